@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/*
+ * The connections of watched processes: TCP and Unix stream sockets. They are found at the bytes that
+ * pass, so one that was open before is as good as a new one.
+ */
+#ifndef CONN_MAP_H
+#define CONN_MAP_H
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+
+#include "events_map.h"
+#include "target_map.h"
+
+enum conn_protocol {
+	PROTOCOL_UNKNOWN, /* the first bytes of each run go to user space, which decides */
+	PROTOCOL_HTTP1,
+};
+
+enum conn_role {
+	ROLE_UNKNOWN,
+	ROLE_SERVER, /* requests are ingress */
+	ROLE_CLIENT,
+};
+
+enum conn_flag {
+	CONN_ANNOUNCED = 1, /* user space has its conn_event */
+	CONN_LOST = 2,	    /* an event was lost; the next one says so */
+	CONN_HAS_SEQ = 4,   /* seq of both directions is set */
+	CONN_STARTED = 8,   /* dir is set */
+	CONN_NOTED = 16,    /* noted_* hold the cause of the next call */
+	CONN_PEER_END = 32, /* END_PEER was sent */
+	CONN_LOCAL_END = 64,
+	CONN_ESTABLISHED = 128, /* open before it was seen */
+	CONN_TCP = 256,
+};
+
+struct conn {
+	u64 id;
+	u64 inode;   /* of the socket: tells a socket from a later one at the same address */
+	u64 request; /* under way on it */
+	u64 cause;   /* of the call that is under way */
+	u64 noted;   /* cause of the next call, learnt before its bytes: at connect or by a runtime's probe */
+	u64 noted_task;
+	u64 noted_parent;
+	u64 pos[2];  /* bytes so far, by direction */
+	u64 told[2]; /* how far user space knows, by direction */
+	u64 last[2]; /* when the last bytes moved */
+	u64 quiet_until; /* position of the current direction at which it is reported again */
+	u32 seq[2];  /* TCP sequence number of the next byte */
+	u32 tgid;
+	u32 task;      /* low half of the goroutine that was given request last */
+	u32 flags;     /* enum conn_flag */
+	u32 head_left; /* bytes of the message's head that may still be captured; 0: in its body */
+	u32 noted_flags; /* FLAG_CAUSE_* */
+	u32 calls;     /* requests so far, when it is a client's */
+	u32 quiet_step; /* by how many bytes quiet_until moves next */
+	u32 pad;
+	u16 chunks;    /* reported since the head ended */
+	u16 tries;     /* runs shown to user space while the protocol was unknown */
+	u8 protocol;
+	u8 role;
+	u8 dir; /* of the bytes that moved last */
+	u8 pad2;
+};
+
+/* By address of struct sock. Added at the first bytes (TCP: or at connect); removed when TCP closes, when
+ * a Unix socket is closed, by the next socket at the address, and by user space when the process is gone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, struct conn);
+} conns SEC(".maps");
+
+/* What user space has decided on a connection. */
+enum verdict_kind {
+	VERDICT_NONE,
+	VERDICT_MUTE,	     /* no protocol claims it: count only */
+	VERDICT_HTTP_SERVER, /* HTTP/1, though its start does not look like it */
+	VERDICT_HTTP_CLIENT,
+};
+
+enum {
+	VERDICTS = 65536,
+	VERDICT_KIND_BITS = 8,
+};
+
+/*
+ * By the low bits of the connection's id: the rest of the id's low 40 bits, then enum verdict_kind. User
+ * space writes to the mapped pages; a verdict on another connection with the same low bits just does not
+ * match and is made again.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, VERDICTS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32);
+	__type(value, u32);
+} verdicts SEC(".maps");
+
+static __always_inline u32 verdict_of(u64 id)
+{
+	u32 slot = id & (VERDICTS - 1);
+	u32 *verdict = bpf_map_lookup_elem(&verdicts, &slot);
+
+	if (!verdict || *verdict >> VERDICT_KIND_BITS != (u32)(id >> 16 & 0xffffff))
+		return VERDICT_NONE;
+	return *verdict & ((1 << VERDICT_KIND_BITS) - 1);
+}
+
+u64 next_conn; /* id of the latest connection */
+
+static __always_inline struct event_header header(u32 kind, u32 tgid, u64 time)
+{
+	return (struct event_header){.kind = kind, .tgid = tgid, .time = time};
+}
+
+static __always_inline void read_unix_path(struct unix_sock *sk, u8 *path)
+{
+	struct unix_address *addr = BPF_CORE_READ(sk, addr);
+
+	/* An abstract name begins with a NUL and stays as it is; the path of a client is empty. */
+	if (addr)
+		bpf_probe_read_kernel(path, ADDRESS_LEN, addr->name[0].sun_path);
+}
+
+/* conn_announce tells user space of the connection; false if there was no room. */
+static __always_inline bool conn_announce(struct conn *c, u64 key, u64 now)
+{
+	struct sock *sk = (struct sock *)key;
+	struct conn_event *e;
+
+	if (c->flags & CONN_ANNOUNCED)
+		return true;
+	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!e) {
+		count(STAT_RING_FULL);
+		return false;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	e->hdr = header(EVENT_CONN, c->tgid, now);
+	e->conn = c->id;
+	e->key = key;
+	e->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	e->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	e->established = !!(c->flags & CONN_ESTABLISHED);
+	if (e->family == AF_UNIX) {
+		struct unix_sock *us = (struct unix_sock *)sk;
+		struct unix_sock *peer = (struct unix_sock *)BPF_CORE_READ(us, peer);
+
+		e->peer = (u64)peer;
+		read_unix_path(us, e->local);
+		if (peer)
+			read_unix_path(peer, e->remote);
+	} else {
+		e->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+		e->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+		if (e->family == AF_INET) {
+			BPF_CORE_READ_INTO(e->local, sk, __sk_common.skc_rcv_saddr);
+			BPF_CORE_READ_INTO(e->remote, sk, __sk_common.skc_daddr);
+		} else {
+			BPF_CORE_READ_INTO(e->local, sk, __sk_common.skc_v6_rcv_saddr);
+			BPF_CORE_READ_INTO(e->remote, sk, __sk_common.skc_v6_daddr);
+		}
+	}
+	c->flags |= CONN_ANNOUNCED;
+	submit(e);
+	return true;
+}
+
+/* conn_find returns the connection of the socket if it is known. */
+static __always_inline struct conn *conn_find(u64 key, u64 inode)
+{
+	struct conn *c = bpf_map_lookup_elem(&conns, &key);
+
+	if (c && inode && c->inode && c->inode != inode) {
+		/* A socket that ended unseen was at this address before. */
+		bpf_map_delete_elem(&conns, &key);
+		return 0;
+	}
+	if (c && !c->inode)
+		c->inode = inode; /* it was added before the socket had one */
+	return c;
+}
+
+static __always_inline struct conn *conn_add(u64 key, u64 inode, u32 tgid, u32 flags)
+{
+	struct conn fresh = {
+		.id = __sync_fetch_and_add(&next_conn, 1) + 1,
+		.inode = inode,
+		.tgid = tgid,
+		.flags = flags,
+	};
+
+	if (bpf_map_update_elem(&conns, &key, &fresh, BPF_ANY)) {
+		count(STAT_CONNS_FULL);
+		return 0;
+	}
+	return bpf_map_lookup_elem(&conns, &key);
+}
+
+#endif

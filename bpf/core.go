@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+)
+
+// Config sizes the kernel side.
+type Config struct {
+	// RingBytes is the size of the event buffer, rounded up to a power of two of at least a page. It has
+	// to hold what happens while the agent does not run: at 20 000 requests/s, 1 MiB is some 100 ms.
+	RingBytes int `yaml:"ring_bytes"`
+	// HeadBytes bounds how much of a message's head is captured; what is longer is marked as truncated.
+	HeadBytes int `yaml:"head_bytes"`
+	// MaxConns, MaxTargets and MaxGoroutines bound what is followed at a time.
+	MaxConns      int `yaml:"max_connections"`
+	MaxTargets    int `yaml:"max_processes"`
+	MaxGoroutines int `yaml:"max_goroutines"`
+	// BatchDelay is how long events may wait in the kernel before they are read: a wake-up for each would
+	// cost the traced program more than everything else.
+	BatchDelay time.Duration `yaml:"batch_delay"`
+	// Attach is "auto", "socket" (socket tracepoints) or "syscall" (syscall tracepoints).
+	Attach string `yaml:"attach"`
+}
+
+// Default is a Config for a node of any size.
+func Default() Config {
+	return Config{
+		RingBytes:     8 << 20,
+		HeadBytes:     16 << 10,
+		MaxConns:      65536,
+		MaxTargets:    16384,
+		MaxGoroutines: 32768,
+		BatchDelay:    10 * time.Millisecond,
+		Attach:        "auto",
+	}
+}
+
+// Validate says what is wrong with the configuration, and what would be right.
+func (c Config) Validate() error {
+	switch {
+	case c.RingBytes < 4096 || c.RingBytes > 1<<30:
+		return fmt.Errorf("ring_bytes is %d: must be between 4096 and 1073741824", c.RingBytes)
+	case c.HeadBytes < 512 || c.HeadBytes > 65536:
+		return fmt.Errorf("head_bytes is %d: must be between 512 and 65536", c.HeadBytes)
+	case c.MaxConns < 1 || c.MaxTargets < 1 || c.MaxGoroutines < 1:
+		return errors.New("max_connections, max_processes and max_goroutines must be at least 1")
+	case c.BatchDelay < 0 || c.BatchDelay > time.Second:
+		return fmt.Errorf("batch_delay is %s: must be between 0s and 1s", c.BatchDelay)
+	case c.Attach != "auto" && c.Attach != "socket" && c.Attach != "syscall":
+		return fmt.Errorf("attach is %q: must be auto, socket or syscall", c.Attach)
+	}
+	return nil
+}
+
+// Core is the loaded kernel side. Close detaches everything.
+type Core struct {
+	// Attachment says which way in was taken: "socket tracepoints" or "syscall tracepoints".
+	Attachment string
+
+	cfg       Config
+	objects   bpfMaps
+	programs  map[string]*ebpf.Program
+	links     []link.Link
+	events    *ringbuf.Reader
+	processes *ringbuf.Reader
+	reader    *ebpf.Memory
+	verdicts  *ebpf.Memory
+	stats     []Stat
+	statNames []string
+}
+
+// Programs by what attaches them.
+var (
+	everywhere = []string{bpfProgInetSockSetState, bpfProgSchedProcessExec, bpfProgSchedProcessFork,
+		bpfProgSchedProcessExit, bpfProgSysEnter}
+	socketOnly  = []string{bpfProgSockSendLength, bpfProgSockRecvLength}
+	syscallOnly = []string{}
+)
+
+// Load loads and attaches the kernel side. No process is watched yet.
+func Load(cfg Config) (*Core, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	var first error
+	if cfg.Attach != "syscall" {
+		core, err := load(cfg, "socket tracepoints", append(socketOnly, everywhere...))
+		if err == nil || cfg.Attach == "socket" {
+			return core, err
+		}
+		first = err
+	}
+	core, err := load(cfg, "syscall tracepoints", append(syscallOnly, everywhere...))
+	if err != nil && first != nil {
+		return nil, fmt.Errorf("%w; before that: %w", err, first)
+	}
+	return core, err
+}
+
+func load(cfg Config, attachment string, names []string) (_ *Core, err error) {
+	spec, err := loadBpf()
+	if err != nil {
+		return nil, fmt.Errorf("read the built-in BPF object: %w", err)
+	}
+	c := &Core{Attachment: attachment, cfg: cfg, programs: map[string]*ebpf.Program{}}
+	defer func() {
+		if err != nil {
+			_ = c.Close()
+		}
+	}()
+	if err := c.readStats(spec); err != nil {
+		return nil, err
+	}
+	wanted := map[string]*ebpf.ProgramSpec{}
+	for _, name := range names {
+		wanted[name] = spec.Programs[name]
+	}
+	spec.Programs = wanted
+	spec.Maps[bpfMapEvents].MaxEntries = uint32(powerOfTwo(max(cfg.RingBytes, os.Getpagesize())))
+	spec.Maps[bpfMapConns].MaxEntries = uint32(cfg.MaxConns)
+	spec.Maps[bpfMapTargets].MaxEntries = uint32(cfg.MaxTargets)
+	spec.Maps[bpfMapGoroutines].MaxEntries = uint32(cfg.MaxGoroutines)
+	if err := spec.Variables[bpfVarHeadLimit].Set(uint32(cfg.HeadBytes)); err != nil {
+		return nil, fmt.Errorf("set head_bytes: %w", err)
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, fmt.Errorf("load the kernel side (%s): %w", attachment, explain(err))
+	}
+	c.programs = coll.Programs
+	if err := coll.Assign(&c.objects); err != nil {
+		coll.Close()
+		return nil, fmt.Errorf("find the kernel side's maps: %w", err)
+	}
+	if c.reader, err = c.objects.Readers.Memory(); err != nil {
+		return nil, fmt.Errorf("map the reader's page: %w", err)
+	}
+	if c.verdicts, err = c.objects.Verdicts.Memory(); err != nil {
+		return nil, fmt.Errorf("map the verdicts: %w", err)
+	}
+	if c.events, err = ringbuf.NewReader(c.objects.Events); err != nil {
+		return nil, fmt.Errorf("open the event buffer: %w", err)
+	}
+	if c.processes, err = ringbuf.NewReader(c.objects.Processes); err != nil {
+		return nil, fmt.Errorf("open the process event buffer: %w", err)
+	}
+	for _, name := range names {
+		l, err := link.AttachTracing(link.TracingOptions{Program: c.programs[name], AttachType: ebpf.AttachTraceRawTp})
+		if err != nil {
+			return nil, fmt.Errorf("attach to tracepoint %s: %w", name, explain(err))
+		}
+		c.links = append(c.links, l)
+	}
+	// A link that nothing holds is closed by the garbage collector, and the program is detached.
+	runtime.KeepAlive(c.links)
+	return c, nil
+}
+
+// explain puts the likely cause beside errors that name it badly.
+func explain(err error) error {
+	var verifier *ebpf.VerifierError
+	switch {
+	case errors.As(err, &verifier):
+		return fmt.Errorf("%w (the kernel's verifier refused a program; --log-level debug prints its log)", err)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w (run as root, or with CAP_BPF and CAP_PERFMON; breadcrumb check says what is missing)", err)
+	}
+	return err
+}
+
+func (c *Core) readStats(spec *ebpf.CollectionSpec) error {
+	var enum *btf.Enum
+	if err := spec.Types.TypeByName("stat", &enum); err != nil {
+		return fmt.Errorf("read the counters' names: %w", err)
+	}
+	for _, v := range enum.Values {
+		if v.Name == "STATS" {
+			continue
+		}
+		c.stats = append(c.stats, Stat(v.Value))
+		c.statNames = append(c.statNames, strings.ToLower(strings.TrimPrefix(v.Name, "STAT_")))
+	}
+	return nil
+}
+
+// Close detaches and unloads everything.
+func (c *Core) Close() error {
+	var errs []error
+	for i := len(c.links) - 1; i >= 0; i-- {
+		errs = append(errs, c.links[i].Close())
+	}
+	if c.events != nil {
+		errs = append(errs, c.events.Close())
+	}
+	if c.processes != nil {
+		errs = append(errs, c.processes.Close())
+	}
+	for _, p := range c.programs {
+		errs = append(errs, p.Close())
+	}
+	errs = append(errs, c.objects.Close())
+	return errors.Join(errs...)
+}
+
+// Detach stops the flow of events; what is in the buffers can still be read.
+func (c *Core) Detach() error {
+	var errs []error
+	for i := len(c.links) - 1; i >= 0; i-- {
+		errs = append(errs, c.links[i].Close())
+	}
+	c.links = nil
+	return errors.Join(errs...)
+}
+
+// SharedMaps are the maps that a runtime's own object uses too, by name.
+func (c *Core) SharedMaps() map[string]*ebpf.Map {
+	return map[string]*ebpf.Map{
+		bpfMapConns: c.objects.Conns, bpfMapGoroutines: c.objects.Goroutines, bpfMapTargets: c.objects.Targets,
+		bpfMapStats: c.objects.Stats, bpfMapEvents: c.objects.Events, bpfMapThreads: c.objects.Threads,
+		bpfMapReaders: c.objects.Readers, bpfMapVerdicts: c.objects.Verdicts,
+	}
+}
+
+// Programs are the loaded programs by name.
+func (c *Core) Programs() map[string]*ebpf.Program { return c.programs }
+
+// Maps are the maps by name.
+func (c *Core) Maps() map[string]*ebpf.Map {
+	m := c.SharedMaps()
+	m[bpfMapProcesses] = c.objects.Processes
+	return m
+}
+
+const (
+	readerAwake = uint32(bpfReaderStateREADER_AWAKE)
+	readerIdle  = uint32(bpfReaderStateREADER_IDLE)
+)
+
+// setReader tells the kernel side how the reader waits.
+func (c *Core) setReader(state uint32, wakeAt int) error {
+	var b [8]byte
+	binary.LittleEndian.PutUint32(b[:], state)
+	binary.LittleEndian.PutUint32(b[4:], uint32(wakeAt))
+	_, err := c.reader.WriteAt(b[:], 0)
+	return err
+}
+
+// Read hands each event to handle, in order, and calls batch when it has read what there was. The record
+// is valid during the call only. It returns nil after Stop, when everything has been read.
+//
+// While there are events it looks every Config.BatchDelay; the first event after a silence wakes it.
+func (c *Core) Read(handle func(record []byte), batch func()) error {
+	var (
+		rec    ringbuf.Record
+		past   = time.Unix(1, 0)
+		wakeAt = c.events.BufferSize() / 4
+		busy   = true
+	)
+	for {
+		// Wait for the next batch.
+		state, deadline := readerAwake, time.Now().Add(c.cfg.BatchDelay)
+		if !busy {
+			state, deadline = readerIdle, time.Time{}
+		}
+		if err := c.setReader(state, wakeAt); err != nil {
+			return fmt.Errorf("set the reader's state: %w", err)
+		}
+		if !busy && c.events.AvailableBytes() > 0 {
+			deadline = past // it came before the state was set, and woke nobody
+		}
+		c.events.SetDeadline(deadline)
+		busy = false
+		for {
+			err := c.events.ReadInto(&rec)
+			switch {
+			case err == nil:
+				if !busy {
+					busy = true
+					c.events.SetDeadline(past)
+				}
+				handle(rec.RawSample)
+				continue
+			case errors.Is(err, ringbuf.ErrFlushed):
+				batch()
+				return nil
+			case !errors.Is(err, os.ErrDeadlineExceeded):
+				return fmt.Errorf("read the event buffer: %w", err)
+			}
+			break
+		}
+		batch()
+	}
+}
+
+// ReadProcesses hands each exec and fork to handle, at once, until Stop.
+func (c *Core) ReadProcesses(handle func(kind EventKind, pid, parent uint32)) error {
+	var rec ringbuf.Record
+	for {
+		err := c.processes.ReadInto(&rec)
+		if errors.Is(err, ringbuf.ErrFlushed) || errors.Is(err, os.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the process event buffer: %w", err)
+		}
+		if e := View[ProcessEvent](rec.RawSample); e != nil {
+			handle(EventKind(e.Hdr.Kind), e.Hdr.Tgid, e.Parent)
+		}
+	}
+}
+
+// Stop makes Read and ReadProcesses return when they have read what there is. Detach before it.
+func (c *Core) Stop() error {
+	return errors.Join(c.events.Flush(), c.processes.Flush())
+}
+
+// Watch adds a process to those that are seen, or changes what is known of it.
+func (c *Core) Watch(pid uint32, t Target) error {
+	var old Target
+	if err := c.objects.Targets.Lookup(pid, &old); err == nil {
+		// Inherited from its parent at birth; keep what was counted.
+		t.RingFull, t.MapFull, t.Unreadable, t.Muted = old.RingFull, old.MapFull, old.Unreadable, old.Muted
+	}
+	if err := c.objects.Targets.Put(pid, t); err != nil {
+		return fmt.Errorf("watch process %d: %w (max_processes is %d)", pid, err, c.cfg.MaxTargets)
+	}
+	return nil
+}
+
+// Watched returns the kernel side's view of a process; ok is false if it is not watched.
+func (c *Core) Watched(pid uint32) (t Target, ok bool) {
+	return t, c.objects.Targets.Lookup(pid, &t) == nil
+}
+
+// Unwatch removes a process and returns what was counted for it.
+func (c *Core) Unwatch(pid uint32) (t Target, ok bool) {
+	if c.objects.Targets.Lookup(pid, &t) != nil {
+		return t, false
+	}
+	return t, c.objects.Targets.Delete(pid) == nil
+}
+
+// Verdict tells the kernel side what to do with a connection.
+func (c *Core) Verdict(conn uint64, v VerdictKind) error {
+	var b [4]byte
+	binary.LittleEndian.PutUint32(b[:], uint32(conn>>16&0xffffff)<<8|uint32(v))
+	if _, err := c.verdicts.WriteAt(b[:], int64(conn&0xffff)*4); err != nil {
+		return fmt.Errorf("write a verdict: %w", err)
+	}
+	return nil
+}
+
+// ConnState reads how far a connection is; ok is false if the kernel side does not follow it any more.
+func (c *Core) ConnState(key, id uint64) (state Conn, ok bool) {
+	if c.objects.Conns.Lookup(key, &state) != nil || state.Id != id {
+		return state, false
+	}
+	return state, true
+}
+
+// Forget removes a connection that the kernel side cannot see ending.
+func (c *Core) Forget(key uint64) { _ = c.objects.Conns.Delete(key) }
+
+// Stats are the kernel side's counters by name (of enum stat, lower case).
+func (c *Core) Stats() (map[string]uint64, error) {
+	stats := make(map[string]uint64, len(c.stats))
+	var perCPU []uint64
+	for i, stat := range c.stats {
+		if err := c.objects.Stats.Lookup(uint32(stat), &perCPU); err != nil {
+			return nil, fmt.Errorf("read counter %s: %w", c.statNames[i], err)
+		}
+		for _, n := range perCPU {
+			stats[c.statNames[i]] += n
+		}
+	}
+	return stats, nil
+}
+
+// Backlog is how many bytes of events wait to be read.
+func (c *Core) Backlog() int { return c.events.AvailableBytes() }
+
+func powerOfTwo(n int) int { return 1 << bits.Len(uint(n-1)) }

@@ -1,0 +1,564 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/*
+ * The one logic behind every attachment: bytes move on a connection of a watched process. An attachment
+ * fills a struct io and calls on_bytes or on_end.
+ *
+ * A request is named here, when its first byte passes: where the direction turns on a connection that
+ * speaks HTTP, or where the bytes look like the start of a message. A name that turns out to be given in
+ * the middle of one (a body after "100 Continue") is put right by the decoder.
+ */
+#ifndef FLOW_H
+#define FLOW_H
+
+#include "conn_map.h"
+#include "goroutine_map.h"
+#include "http1.h"
+#include "syscall.h"
+#include "thread_map.h"
+
+const volatile u32 head_limit = 16384; /* bytes of a message's head that are captured at most */
+
+enum {
+	BODY_HEAD = 24,	 /* first bytes of a piece of body that are captured: a chunk's size is there */
+	BODY_TAIL = 8,	 /* last bytes of it: the last chunk ends with "0\r\n\r\n" */
+	BODY_CHUNKS = 8, /* pieces of a body that are reported before it goes quiet */
+	QUIET_FROM = 65536, /* a quiet body is reported again where its length doubles, from here on */
+	UNKNOWN_TRIES = 16, /* runs of an unknown protocol that are shown to user space at most */
+	SEGMENTS = 64,	 /* of a vectored call that are read */
+	HEAD_PIECES = 17, /* events for one call: one of MEDIUM and sixteen of LARGE payload hold 64 KiB */
+};
+
+/* io is one call that moved bytes, as its attachment saw it. */
+struct io {
+	u64 key;   /* address of struct sock */
+	u64 inode; /* of the socket */
+	u64 begin; /* the first byte was on its way; for ingress equal to end */
+	u64 end;
+	struct buffer buf;
+	u32 tgid;
+	u32 tid;
+	u32 total; /* bytes that moved, more than 0 */
+	u32 seq;   /* TCP: of the first of them */
+	u8 tcp;
+	u8 uring;
+};
+
+static __always_inline void lost(struct conn *c)
+{
+	count(STAT_RING_FULL);
+	c->flags |= CONN_LOST;
+}
+
+/* copy_flat copies up to cap bytes, from offset off of the call's bytes. */
+static __always_inline u32 copy_flat(const struct io *io, u32 off, u8 *to, const u32 cap)
+{
+	u32 n = io->total - off;
+
+	if (n > cap)
+		n = cap;
+	if (bpf_probe_read_user(to, at_most(n, cap), (void *)(io->buf.base + off)))
+		return 0;
+	return n;
+}
+
+/* Of twice GATHER_PAYLOAD, the first half is used: the verifier adds the bounds of offset and length. */
+struct gathered_text {
+	u8 text[2 * GATHER_PAYLOAD];
+};
+
+/* gathering is a walk over the segments of a vectored call. */
+struct gathering {
+	u64 base;
+	u64 from;  /* offset of the first byte that is wanted */
+	u64 left;  /* of the call's bytes: those in the segment at base and behind it */
+	u32 got;   /* bytes copied */
+	u32 limit; /* bytes wanted, at most GATHER_PAYLOAD */
+};
+
+/* gather_segment copies what is wanted of one segment, and goes to the next; false at the end. */
+__noinline int gather_segment(struct gathering *g, struct gathered_text *to)
+{
+	struct iovec seg;
+	u64 got, len;
+
+	if (!g || !to || !g->left || g->got >= g->limit)
+		return 0;
+	if (bpf_probe_read_user(&seg, sizeof(seg), (void *)g->base))
+		return 0;
+	g->base += sizeof(seg);
+	len = seg.iov_len < g->left ? seg.iov_len : g->left;
+	g->left -= len;
+	if (g->from >= len) {
+		g->from -= len;
+		return 1;
+	}
+	len -= g->from;
+	if (len > g->limit - g->got)
+		len = g->limit - g->got;
+	len = at_most(len, GATHER_PAYLOAD);
+	got = at_most(g->got, GATHER_PAYLOAD);
+	if (bpf_probe_read_user(to->text + got, len, (void *)(seg.iov_base + g->from)))
+		return 0;
+	g->from = 0;
+	g->got = got + len;
+	return 1;
+}
+
+/* gather copies up to limit of total bytes that lie in segments, from offset from on. */
+static __always_inline u32 gather(const struct buffer *buf, u32 total, u32 from, u32 limit,
+				  struct gathered_text *to)
+{
+	struct gathering g = {.base = buf->base, .from = from, .left = total, .limit = limit};
+
+	for (u32 i = 0; i < SEGMENTS; i++) {
+		if (i >= buf->segments || !gather_segment(&g, to))
+			break;
+	}
+	return g.got;
+}
+
+/* first_bytes is the start of what moved, zero-padded; enough to tell a message's start. */
+static __always_inline u64 first_bytes(const struct io *io)
+{
+	u64 word = 0;
+	u64 from = io->buf.base;
+	u64 n = io->total;
+
+	if (!from)
+		return 0;
+	if (io->buf.segments) {
+		struct iovec seg;
+
+		if (bpf_probe_read_user(&seg, sizeof(seg), (void *)from))
+			return 0;
+		from = seg.iov_base;
+		if (n > seg.iov_len)
+			n = seg.iov_len;
+	}
+	if (n > sizeof(word))
+		n = sizeof(word);
+	if (bpf_probe_read_user(&word, at_most(n, sizeof(word)), (void *)from))
+		return 0;
+	return word;
+}
+
+/* telling is a call that is about to be told to user space, and what is known of it by then. */
+struct telling {
+	struct io io;
+	struct goids ids;
+	u32 flags; /* enum event_flag */
+	u32 dir;
+	u32 off;  /* bytes told so far */
+	u32 asks; /* it is the direction of requests */
+	u32 body; /* the bytes are a message's body */
+};
+
+static __always_inline void fill(struct data_event *e, const struct telling *t, struct conn *c)
+{
+	const struct io *io = &t->io;
+	u32 flags = t->flags;
+
+	e->hdr = header(EVENT_DATA, io->tgid, io->end);
+	e->begin = io->begin;
+	e->conn = c->id;
+	e->pos = c->pos[t->dir & 1] + t->off;
+	e->request = c->request;
+	e->cause = c->cause;
+	e->task = t->ids.id;
+	e->parent_task = t->ids.parent;
+	e->tid = io->tid;
+	e->total = io->total - t->off;
+	e->seq = io->seq + t->off;
+	e->captured = 0;
+	e->tail = 0;
+	e->dir = t->dir;
+	e->pad = 0;
+	if (c->flags & CONN_LOST) {
+		c->flags &= ~CONN_LOST;
+		flags |= FLAG_LOST;
+	}
+	if (io->tcp)
+		flags |= FLAG_HAS_SEQ;
+	if (io->uring)
+		flags |= FLAG_URING;
+	e->flags = flags;
+}
+
+static __always_inline void unreadable(struct data_event *e)
+{
+	count(STAT_UNREADABLE);
+	e->flags |= FLAG_UNREADABLE;
+}
+
+/* report_segments is report for a vectored call. */
+__noinline int report_segments(struct telling *t, struct conn *c)
+{
+	const struct buffer *buf;
+	struct data_event *e;
+	u8 *payload;
+	u32 total;
+
+	if (!t || !c)
+		return 0;
+	e = bpf_ringbuf_reserve(&events, sizeof(*e) + BODY_HEAD + sizeof(struct gathered_text), 0);
+	if (!e) {
+		lost(c);
+		return 0;
+	}
+	payload = (u8 *)(e + 1);
+	total = t->io.total;
+	buf = &t->io.buf;
+	fill(e, t, c);
+	if (t->body && total > BODY_HEAD + BODY_TAIL) {
+		e->captured = gather(buf, total, 0, BODY_HEAD, (void *)payload);
+		if (e->captured == BODY_HEAD)
+			e->tail = gather(buf, total, total - BODY_TAIL, BODY_TAIL,
+					 (void *)(payload + BODY_HEAD));
+	} else {
+		e->captured = gather(buf, total, 0, SMALL_PAYLOAD, (void *)payload);
+	}
+	if (!e->captured)
+		unreadable(e);
+	submit(e);
+	c->told[t->dir & 1] = c->pos[t->dir & 1] + total;
+	return 1;
+}
+
+/*
+ * report tells of the call with its first bytes (a body: few of them, and the last). False: there was no
+ * room.
+ */
+__noinline int report(struct telling *t, struct conn *c)
+{
+	struct data_event *e;
+	u8 *payload;
+	u32 total;
+
+	if (!t || !c)
+		return 0;
+	e = bpf_ringbuf_reserve(&events, sizeof(*e) + SMALL_PAYLOAD, 0);
+	if (!e) {
+		lost(c);
+		return 0;
+	}
+	payload = (u8 *)(e + 1);
+	total = t->io.total;
+	fill(e, t, c);
+	if (t->io.buf.base) {
+		if (t->body && total > BODY_HEAD + BODY_TAIL) {
+			e->captured = copy_flat(&t->io, 0, payload, BODY_HEAD);
+			if (e->captured &&
+			    !bpf_probe_read_user(payload + BODY_HEAD, BODY_TAIL,
+						 (void *)(t->io.buf.base + total - BODY_TAIL)))
+				e->tail = BODY_TAIL;
+		} else {
+			e->captured = copy_flat(&t->io, 0, payload, SMALL_PAYLOAD);
+		}
+		if (!e->captured)
+			unreadable(e);
+	}
+	submit(e);
+	c->told[t->dir & 1] = c->pos[t->dir & 1] + total;
+	return 1;
+}
+
+/* ends_in_blank_line is the cheap case: everything that moved was captured, and is no more than a head. */
+static __always_inline bool ends_in_blank_line(const u8 *text, u32 n, const u32 cap)
+{
+	return n >= 4 && *(const u32 *)(text + at_most(n - 4, cap - 4)) == 0x0a0d0a0d;
+}
+
+/* tell_head tells of a part of a message's head, from offset t->off. False: there was no room. */
+__noinline int tell_head(struct telling *t, struct conn *c)
+{
+	struct data_event *e;
+	bool ends;
+	u8 *text;
+	u32 left;
+	u32 n;
+
+	if (!t || !c)
+		return 0;
+	left = t->io.total - t->off;
+	if (t->io.buf.segments) {
+		e = bpf_ringbuf_reserve(&events, sizeof(*e) + sizeof(struct gathered_text), 0);
+		if (!e)
+			goto full;
+		text = (u8 *)(e + 1);
+		n = gather(&t->io.buf, t->io.total, t->off, GATHER_PAYLOAD, (void *)text);
+		ends = n == left ? ends_in_blank_line(text, n, GATHER_PAYLOAD)
+				 : has_blank_line(text, n, GATHER_PAYLOAD);
+	} else if (left <= SMALL_PAYLOAD) {
+		e = bpf_ringbuf_reserve(&events, sizeof(*e) + SMALL_PAYLOAD, 0);
+		if (!e)
+			goto full;
+		text = (u8 *)(e + 1);
+		n = copy_flat(&t->io, t->off, text, SMALL_PAYLOAD);
+		ends = ends_in_blank_line(text, n, SMALL_PAYLOAD);
+	} else if (left <= MEDIUM_PAYLOAD || (!t->asks && !t->off)) {
+		/* An answer's body follows its head: look whether the head is small. */
+		e = bpf_ringbuf_reserve(&events, sizeof(*e) + MEDIUM_PAYLOAD, 0);
+		if (!e)
+			goto full;
+		text = (u8 *)(e + 1);
+		n = copy_flat(&t->io, t->off, text, MEDIUM_PAYLOAD);
+		ends = n == left ? ends_in_blank_line(text, n, MEDIUM_PAYLOAD)
+				 : has_blank_line(text, n, MEDIUM_PAYLOAD);
+	} else {
+		e = bpf_ringbuf_reserve(&events, sizeof(*e) + LARGE_PAYLOAD, 0);
+		if (!e)
+			goto full;
+		text = (u8 *)(e + 1);
+		n = copy_flat(&t->io, t->off, text, LARGE_PAYLOAD);
+		ends = n == left ? ends_in_blank_line(text, n, LARGE_PAYLOAD)
+				 : has_blank_line(text, n, LARGE_PAYLOAD);
+	}
+	fill(e, t, c);
+	e->captured = n;
+	if (!n) {
+		unreadable(e);
+		ends = true;
+	}
+	c->head_left = ends || n >= c->head_left ? 0 : c->head_left - n;
+	if (c->head_left)
+		e->total = n;
+	t->off += e->total;
+	t->flags &= ~FLAG_NAMED;
+	submit(e);
+	c->told[t->dir & 1] = c->pos[t->dir & 1] + t->off;
+	return 1;
+full:
+	lost(c);
+	return 0;
+}
+
+/*
+ * tell_message tells of a call that holds a message's head, or a part of it, with all of the head: in as
+ * many events as it takes, until the blank line or the limit. False: not even the first had room.
+ */
+static __always_inline bool tell_message(struct telling *t, struct conn *c)
+{
+	for (u32 i = 0; i < HEAD_PIECES; i++) {
+		if (!tell_head(t, c))
+			break;
+		if (t->off >= t->io.total)
+			break;
+	}
+	return t->off > 0;
+}
+
+static __always_inline u64 new_id(void)
+{
+	return (u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32() | 1; /* never 0 */
+}
+
+/* name_call names a call: who makes it, and on whose behalf. */
+static __always_inline u32 name_call(const struct io *io, struct conn *c, struct target *target,
+				     struct thread *thread, struct goids *ids)
+{
+	u32 flags = 0;
+
+	c->request = new_id();
+	c->calls++;
+	if (c->flags & CONN_NOTED) {
+		c->flags &= ~CONN_NOTED;
+		c->cause = c->noted;
+		if (c->noted_task) {
+			ids->id = c->noted_task;
+			ids->parent = c->noted_parent;
+		}
+		if (c->cause)
+			return c->noted_flags;
+		if (c->noted_flags & FLAG_CAUSE_GOROUTINE)
+			return c->noted_flags;
+	}
+	if (target->flags & TARGET_GO) {
+		c->cause = ids->id ? goroutine_request(io->tgid, *ids, &flags) : 0;
+		/* A connection's own writer descends from whoever opened it: that says something of the first
+		 * call at most. */
+		if ((flags & FLAG_CAUSE_INHERITED) && c->calls > 1)
+			c->cause = 0;
+		return flags;
+	}
+	c->cause = thread->request;
+	return 0;
+}
+
+/* catch_up tells how far the other direction came while it was quiet. */
+static __always_inline void catch_up(struct conn *c, const u32 dir)
+{
+	struct progress_event *e;
+
+	if (c->told[dir] >= c->pos[dir] || !(c->flags & CONN_ANNOUNCED))
+		return;
+	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!e) {
+		lost(c);
+		return;
+	}
+	e->hdr = header(EVENT_PROGRESS, c->tgid, c->last[dir]);
+	e->conn = c->id;
+	e->pos = c->pos[dir];
+	e->dir = dir;
+	e->pad = 0;
+	c->told[dir] = c->pos[dir];
+	submit(e);
+}
+
+/* on_bytes is called once for each call that moved bytes; t->io is set. */
+static __always_inline void on_bytes(struct telling *t, struct conn *c, struct target *target,
+				     struct thread *thread, struct pt_regs *regs, const u32 dir)
+{
+	const struct io *io = &t->io;
+	u32 verdict = verdict_of(c->id);
+	u64 end = c->pos[dir] + io->total;
+	bool turn, start;
+	bool kept = true;
+	u64 word = 0;
+
+	/* Bytes that moved unseen (splice, io_uring) show in TCP's own count. A FIN counts as one. */
+	if (io->tcp) {
+		u32 skipped = io->seq - c->seq[dir];
+
+		if (c->last[dir] && skipped > 1 && skipped < 1U << 31) {
+			c->pos[dir] += skipped;
+			end += skipped;
+		}
+		c->seq[dir] = io->seq + io->total;
+	}
+	turn = !(c->flags & CONN_STARTED) || c->dir != dir;
+	c->flags |= CONN_STARTED;
+	c->dir = dir;
+	c->last[dir] = io->end;
+	t->dir = dir;
+
+	if (verdict == VERDICT_MUTE) {
+		count(STAT_MUTED);
+		if (turn && dir == DIR_INGRESS)
+			__sync_fetch_and_add(&target->muted, 1);
+		c->pos[dir] = end;
+		return;
+	}
+	if (c->protocol == PROTOCOL_UNKNOWN && verdict != VERDICT_NONE) {
+		c->protocol = PROTOCOL_HTTP1;
+		c->role = verdict == VERDICT_HTTP_SERVER ? ROLE_SERVER : ROLE_CLIENT;
+	}
+	start = turn;
+	if (!turn || c->protocol == PROTOCOL_UNKNOWN) {
+		bool request, response;
+
+		word = first_bytes(io);
+		request = http1_request(word);
+		response = http1_response(word);
+		if (c->protocol == PROTOCOL_UNKNOWN && (request || response)) {
+			c->protocol = PROTOCOL_HTTP1;
+			c->role = request == (dir == DIR_INGRESS) ? ROLE_SERVER : ROLE_CLIENT;
+			start = true;
+		} else {
+			start = start || request || response;
+		}
+	}
+	t->asks = c->role == (dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT);
+
+	if (target->flags & TARGET_GO && t->asks)
+		t->ids = read_goids(target, USER_G(regs), USER_SP(regs));
+	if (start && t->asks) {
+		t->flags |= FLAG_NAMED;
+		if (dir == DIR_EGRESS) {
+			if (t->ids.id)
+				t->ids.parent = read_parent_goid(target, USER_G(regs));
+			t->flags |= name_call(io, c, target, thread, &t->ids);
+		} else {
+			c->request = new_id();
+			c->cause = 0;
+		}
+	}
+
+	/* Who reads a request works for it; who reads an answer goes on with what the call was made for. */
+	if (dir == DIR_INGRESS && c->protocol == PROTOCOL_HTTP1) {
+		if (!(target->flags & TARGET_GO)) {
+			thread->request = c->role == ROLE_SERVER ? c->request : c->cause;
+		} else if (t->asks && t->ids.id && (t->flags & FLAG_NAMED || c->task != (u32)t->ids.id)) {
+			c->task = t->ids.id;
+			goroutine_serves(io->tgid, t->ids.id, c->request);
+		}
+	}
+
+	if (turn && c->protocol == PROTOCOL_HTTP1)
+		catch_up(c, dir == DIR_INGRESS ? DIR_EGRESS : DIR_INGRESS);
+	if (start) {
+		c->head_left = head_limit;
+		c->chunks = 0;
+		c->quiet_until = c->pos[dir] + QUIET_FROM;
+		c->quiet_step = QUIET_FROM;
+	}
+	if (c->protocol == PROTOCOL_UNKNOWN) {
+		if (turn)
+			c->tries++;
+		if (c->tries <= UNKNOWN_TRIES && conn_announce(c, io->key, io->end))
+			t->io.buf.segments ? report_segments(t, c) : report(t, c);
+	} else if (!conn_announce(c, io->key, io->end)) {
+		c->flags |= CONN_LOST;
+		kept = false;
+	} else if (c->head_left && io->buf.base) {
+		kept = tell_message(t, c);
+	} else {
+		bool tell = c->chunks < BODY_CHUNKS || end >= c->quiet_until || t->flags & FLAG_NAMED;
+
+		if (!tell && io->buf.base && !io->buf.segments && io->total >= 5) {
+			/* A chunked body ends with "0\r\n\r\n". */
+			u32 last = 0;
+
+			bpf_probe_read_user(&last, sizeof(last), (void *)(io->buf.base + io->total - 4));
+			tell = last == 0x0a0d0a0d;
+		}
+		if (tell) {
+			if (c->chunks < BODY_CHUNKS)
+				c->chunks++;
+			if (end >= c->quiet_until) {
+				c->quiet_until = end + c->quiet_step;
+				c->quiet_step *= 2;
+			}
+			t->body = true;
+			kept = io->buf.segments ? report_segments(t, c) : report(t, c);
+		}
+	}
+	if (!kept && t->flags & FLAG_NAMED)
+		__sync_fetch_and_add(&target->ring_full, 1);
+	c->pos[dir] = end;
+}
+
+/* on_end tells that a direction, or the connection, has ended; each is told once. */
+static __always_inline void on_end(struct conn *c, u32 how, u64 now)
+{
+	struct end_event *e;
+
+	if (!(c->flags & CONN_ANNOUNCED))
+		return; /* user space does not know it */
+	if (how == END_PEER) {
+		if (c->flags & CONN_PEER_END)
+			return;
+		c->flags |= CONN_PEER_END;
+	}
+	if (how == END_LOCAL) {
+		if (c->flags & CONN_LOCAL_END)
+			return;
+		c->flags |= CONN_LOCAL_END;
+	}
+	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!e) {
+		lost(c);
+		return;
+	}
+	e->hdr = header(EVENT_END, c->tgid, now);
+	e->conn = c->id;
+	e->pos[0] = c->pos[0];
+	e->pos[1] = c->pos[1];
+	e->last[0] = c->last[0];
+	e->last[1] = c->last[1];
+	e->how = how;
+	e->flags = c->flags & CONN_LOST ? FLAG_LOST : 0;
+	submit(e);
+}
+
+#endif

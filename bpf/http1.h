@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/* Just enough of HTTP/1 to know where a message starts and where its head ends. RFC 9112, section 2.1. */
+#ifndef HTTP1_H
+#define HTTP1_H
+
+#define WORD(a, b, c, d, e, f, g, h)                                                             \
+	((u64)(a) | (u64)(b) << 8 | (u64)(c) << 16 | (u64)(d) << 24 | (u64)(e) << 32 |               \
+	 (u64)(f) << 40 | (u64)(g) << 48 | (u64)(h) << 56)
+
+#define FIRST(word, n) ((word) & (~0ULL >> (64 - 8 * (n))))
+
+/* word is the first eight bytes of what moved, zero where there were fewer. Other methods than these are
+ * found in user space, which then says that the connection is HTTP. */
+static __always_inline bool http1_request(u64 word)
+{
+	return FIRST(word, 4) == WORD('G', 'E', 'T', ' ', 0, 0, 0, 0) ||
+	       FIRST(word, 5) == WORD('P', 'O', 'S', 'T', ' ', 0, 0, 0) ||
+	       FIRST(word, 4) == WORD('P', 'U', 'T', ' ', 0, 0, 0, 0) ||
+	       FIRST(word, 5) == WORD('H', 'E', 'A', 'D', ' ', 0, 0, 0) ||
+	       FIRST(word, 7) == WORD('D', 'E', 'L', 'E', 'T', 'E', ' ', 0) ||
+	       FIRST(word, 6) == WORD('P', 'A', 'T', 'C', 'H', ' ', 0, 0) ||
+	       word == WORD('O', 'P', 'T', 'I', 'O', 'N', 'S', ' ') ||
+	       word == WORD('C', 'O', 'N', 'N', 'E', 'C', 'T', ' ') ||
+	       FIRST(word, 6) == WORD('T', 'R', 'A', 'C', 'E', ' ', 0, 0);
+}
+
+static __always_inline bool http1_response(u64 word)
+{
+	return FIRST(word, 7) == WORD('H', 'T', 'T', 'P', '/', '1', '.', 0);
+}
+
+/* n, but no more than max: said in a way that the verifier follows, whatever the compiler has proved. */
+static __always_inline u64 at_most(u64 n, const u32 max)
+{
+	asm volatile("if %0 <= %1 goto +1\n\t%0 = %1" : "+r"(n) : "i"(max));
+	return n;
+}
+
+/* A stretch of text that is searched at once. */
+struct stretch {
+	u8 text[128];
+};
+
+/*
+ * Whether the first n bytes of the stretch hold "\r\n\r\n". Global functions are verified once, and not once
+ * for each place and state from which they are called.
+ */
+__noinline int stretch_has_blank_line(struct stretch *s, u32 n)
+{
+	const u8 *text;
+
+	if (!s)
+		return 0;
+	text = s->text;
+	for (u32 i = 0; i + 4 <= sizeof(s->text); i += 2) {
+		u16 two = *(const u16 *)(text + i);
+
+		if (i + 3 > n)
+			break;
+		if (two == 0x0a0d) { /* "\r\n": the blank line may start here */
+			if (i + 4 <= n && *(const u16 *)(text + i + 2) == 0x0a0d)
+				return 1;
+		} else if (two == 0x0d0a && i) { /* "\n\r": or have started a byte before */
+			if (text[i - 1] == '\r' && text[i + 2] == '\n')
+				return 1;
+		}
+	}
+	return 0;
+}
+
+/* Whether the n bytes hold the blank line that ends a head; the memory holds max bytes. */
+static __always_inline bool has_blank_line(u8 *text, u32 n, const u32 max)
+{
+	const u32 step = sizeof(struct stretch) - 4; /* even, and the stretches overlap */
+
+	for (u32 off = 0; off < max; off += step) {
+		u64 at = at_most(off, max - sizeof(struct stretch));
+
+		if (off + 4 > n)
+			break;
+		if (stretch_has_blank_line((struct stretch *)(text + at), n - at))
+			return true;
+	}
+	return false;
+}
+
+#endif

@@ -1,0 +1,352 @@
+//go:build ignore
+
+// SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
+/* The core program: connections of watched processes and the bytes on them, and which processes there are. */
+#include "vmlinux.h"
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+
+#include "event.h"
+#include "fd.h"
+#include "flow.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Types that user space reads and no map holds. */
+const struct conn_event *export_conn_event __attribute__((unused));
+const struct data_event *export_data_event __attribute__((unused));
+const struct progress_event *export_progress_event __attribute__((unused));
+const struct end_event *export_end_event __attribute__((unused));
+const struct process_event *export_process_event __attribute__((unused));
+const enum event_kind *export_event_kind __attribute__((unused));
+const enum event_flag *export_event_flag __attribute__((unused));
+const enum end_how *export_end_how __attribute__((unused));
+const enum stat *export_stat __attribute__((unused));
+const enum verdict_kind *export_verdict_kind __attribute__((unused));
+const enum target_flag *export_target_flag __attribute__((unused));
+const enum direction *export_direction __attribute__((unused));
+const enum reader_state *export_reader_state __attribute__((unused));
+
+/* Processes that came, for discovery. Few, and read at once: a process may live for milliseconds only. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 16);
+} processes SEC(".maps");
+
+/* The connection of a call, made known if it is not; 0 if there is none to follow. */
+static __always_inline struct conn *conn_of(const struct io *io, struct target *target, bool closed)
+{
+	struct conn *c = conn_find(io->key, io->inode);
+
+	if (c)
+		return c;
+	if (closed) {
+		count(STAT_AFTER_CLOSE);
+		return 0;
+	}
+	c = conn_add(io->key, io->inode, io->tgid, io->tcp ? CONN_TCP : 0);
+	if (!c && http1_request(first_bytes(io)))
+		__sync_fetch_and_add(&target->map_full, 1);
+	return c;
+}
+
+/* The socket tracepoints, from 6.3: they fire for sockets only and hand over the struct sock. */
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
+{
+	u64 id = bpf_get_current_pid_tgid();
+	struct task_struct *task;
+	struct target *target;
+	struct thread *thread;
+	struct pt_regs *regs;
+	struct tcp_sock *tp;
+	struct telling t = {};
+	struct io *io = &t.io;
+	struct conn *c;
+	s32 nr;
+
+	if (ret <= 0)
+		return 0;
+	target = target_of(id >> 32);
+	if (!target || !is_stream(sk->__sk_common.skc_family, sk->sk_type, sk->sk_protocol))
+		return 0;
+	task = bpf_get_current_task_btf();
+	regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	thread = thread_get(task);
+	if (!thread)
+		return 0;
+	nr = CALL_NR(regs);
+	io->key = (u64)sk;
+	io->inode = sk->sk_socket->file->f_inode->i_ino;
+	io->end = bpf_ktime_get_ns();
+	io->begin = thread->begin ?: io->end;
+	io->tgid = id >> 32;
+	io->tid = id;
+	io->total = ret;
+	io->uring = nr == NR_IO_URING_ENTER;
+	if (io->uring)
+		target->flags |= TARGET_URING;
+	io->buf = call_buffer(regs, thread->message);
+	if (nr == NR_SENDMMSG)
+		thread->message++;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (tp) {
+		io->tcp = 1;
+		io->seq = tp->write_seq - ret;
+	}
+	c = conn_of(io, target, tp && sk->__sk_common.skc_state == TCP_CLOSE);
+	if (c)
+		on_bytes(&t, c, target, thread, regs, DIR_EGRESS);
+	return 0;
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
+{
+	u64 id = bpf_get_current_pid_tgid();
+	struct task_struct *task;
+	struct target *target;
+	struct thread *thread;
+	struct pt_regs *regs;
+	struct tcp_sock *tp;
+	struct telling t = {};
+	struct io *io = &t.io;
+	struct conn *c;
+	s32 nr;
+
+	if (ret < 0 || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
+		return 0;
+	target = target_of(id >> 32);
+	if (!target || !is_stream(sk->__sk_common.skc_family, sk->sk_type, sk->sk_protocol))
+		return 0;
+	io->key = (u64)sk;
+	io->inode = sk->sk_socket->file->f_inode->i_ino;
+	io->end = bpf_ktime_get_ns();
+	io->begin = io->end;
+	if (!ret) {
+		/* Nothing was asked for, or the peer has no more to send. */
+		if (sk->sk_shutdown & RCV_SHUTDOWN) {
+			c = conn_find(io->key, io->inode);
+			if (c)
+				on_end(c, END_PEER, io->end);
+		}
+		return 0;
+	}
+	task = bpf_get_current_task_btf();
+	regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	thread = thread_get(task);
+	if (!thread)
+		return 0;
+	nr = CALL_NR(regs);
+	io->tgid = id >> 32;
+	io->tid = id;
+	io->total = ret;
+	io->uring = nr == NR_IO_URING_ENTER;
+	if (io->uring)
+		target->flags |= TARGET_URING;
+	if (!(flags & MSG_TRUNC)) /* it threw the bytes away */
+		io->buf = call_buffer(regs, thread->message);
+	if (nr == NR_RECVMMSG)
+		thread->message++;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (tp) {
+		io->tcp = 1;
+		io->seq = tp->copied_seq - ret;
+	}
+	c = conn_of(io, target, tp && sk->__sk_common.skc_state == TCP_CLOSE);
+	if (c)
+		on_bytes(&t, c, target, thread, regs, DIR_INGRESS);
+	return 0;
+}
+
+/* A Unix socket's end is seen where the process closes or shuts it down; TCP's by its state. */
+static __always_inline void unix_end(struct task_struct *task, u32 fd, bool closes, u64 now)
+{
+	struct fd_socket s = fd_socket(task, fd);
+	struct conn *c;
+	u64 key;
+
+	if (!s.sk || s.family != AF_UNIX)
+		return;
+	key = (u64)s.sk;
+	c = conn_find(key, s.inode);
+	if (!c)
+		return;
+	if (!closes) {
+		on_end(c, END_LOCAL, now);
+	} else if (only_descriptor(s.file)) {
+		on_end(c, END_CLOSED, now);
+		bpf_map_delete_elem(&conns, &key);
+	}
+}
+
+/*
+ * The time at which a sending call was entered, and what no socket tracepoint tells. It costs every system
+ * call of the machine a comparison, and the sending ones of watched processes two look-ups.
+ */
+SEC("tp_btf/sys_enter")
+int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
+{
+	struct task_struct *task;
+	struct target *target;
+	struct thread *thread;
+
+	switch (nr) {
+	case NR_WRITE:
+	case NR_WRITEV:
+	case NR_PWRITEV2:
+	case NR_SENDTO:
+	case NR_SENDMSG:
+	case NR_SENDMMSG:
+	case NR_RECVMMSG:
+	case NR_SENDFILE:
+	case NR_SPLICE:
+	case NR_CLOSE:
+	case NR_SHUTDOWN:
+	case NR_IO_URING_ENTER:
+		break;
+	default:
+		return 0;
+	}
+	target = target_of(bpf_get_current_pid_tgid() >> 32);
+	if (!target)
+		return 0;
+	task = bpf_get_current_task_btf();
+	if (nr == NR_CLOSE || nr == NR_SHUTDOWN) {
+		if (IS_64_BIT(regs) && !(nr == NR_SHUTDOWN && CALL_ARG2(regs) == 0 /* SHUT_RD */))
+			unix_end(task, CALL_ARG1(regs), nr == NR_CLOSE, bpf_ktime_get_ns());
+		return 0;
+	}
+	if (nr == NR_IO_URING_ENTER) {
+		target->flags |= TARGET_URING;
+		return 0;
+	}
+	thread = thread_get(task);
+	if (thread) {
+		thread->begin = bpf_ktime_get_ns();
+		thread->message = 0;
+	}
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newstate)
+{
+	u64 key = (u64)sk;
+	struct conn *c;
+	u64 now;
+
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	if (newstate == TCP_SYN_SENT) {
+		u64 id = bpf_get_current_pid_tgid();
+		struct task_struct *task = bpf_get_current_task_btf();
+		struct target *target = target_of(id >> 32);
+		struct thread *thread;
+
+		if (!target)
+			return 0;
+		c = conn_add(key, sk->sk_socket->file->f_inode->i_ino, id >> 32, CONN_TCP);
+		if (!c)
+			return 0;
+		if (target->flags & TARGET_GO) {
+			struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+			struct goids ids = read_goids(target, USER_G(regs), USER_SP(regs));
+
+			if (ids.id)
+				goroutine_dials(id >> 32, ids.id);
+			return 0;
+		}
+		/* The call is made for the request that is current now; its bytes may be written from another
+		 * callback, when the connection is established. */
+		thread = thread_get(task);
+		if (thread && thread->request) {
+			c->noted = thread->request;
+			c->noted_flags = 0;
+			c->flags |= CONN_NOTED;
+		}
+		return 0;
+	}
+	if (newstate != TCP_FIN_WAIT1 && newstate != TCP_LAST_ACK && newstate != TCP_CLOSE)
+		return 0;
+	c = bpf_map_lookup_elem(&conns, &key);
+	if (!c)
+		return 0;
+	now = bpf_ktime_get_ns();
+	if (newstate != TCP_CLOSE) {
+		on_end(c, END_LOCAL, now);
+		return 0;
+	}
+	on_end(c, sk->sk_err ? END_RESET : END_CLOSED, now);
+	bpf_map_delete_elem(&conns, &key);
+	return 0;
+}
+
+static __always_inline void tell_process(u32 kind, u32 tgid, u32 parent)
+{
+	struct process_event *e = bpf_ringbuf_reserve(&processes, sizeof(*e), 0);
+
+	if (!e) {
+		count(STAT_PROCESS_RING_FULL);
+		return;
+	}
+	e->hdr = header(kind, tgid, bpf_ktime_get_ns());
+	e->parent = parent;
+	e->pad = 0;
+	bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(sched_process_exec, struct task_struct *task)
+{
+	tell_process(EVENT_EXEC, task->tgid, 0);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct *child)
+{
+	u32 tgid = child->tgid;
+	struct target *target;
+
+	if (child->pid != child->tgid)
+		return 0; /* a thread */
+	target = target_of(parent->tgid);
+	if (!target)
+		return 0;
+	/* The child may serve a request before user space has heard of it. */
+	struct target inherited = *target;
+
+	inherited.ring_full = 0;
+	inherited.map_full = 0;
+	inherited.unreadable = 0;
+	inherited.muted = 0;
+	if (bpf_map_update_elem(&targets, &tgid, &inherited, BPF_ANY))
+		count(STAT_TARGETS_FULL);
+	tell_process(EVENT_FORK, tgid, parent->tgid);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(sched_process_exit, struct task_struct *task)
+{
+	struct process_event *e;
+
+	if (task->signal->live.counter || !target_of(task->tgid))
+		return 0;
+	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!e) {
+		/* User space finds by itself that the process is gone, only later. */
+		count(STAT_RING_FULL);
+		return 0;
+	}
+	e->hdr = header(EVENT_EXIT, task->tgid, bpf_ktime_get_ns());
+	e->parent = 0;
+	e->pad = 0;
+	submit(e);
+	return 0;
+}

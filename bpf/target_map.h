@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+#ifndef TARGET_MAP_H
+#define TARGET_MAP_H
+
+enum target_flag {
+	TARGET_GO = 1,	  /* goroutines are the execution contexts, not threads */
+	TARGET_URING = 2, /* it was seen to move socket data by io_uring; set by programs */
+};
+
+/* A watched process. The counters are requests whose first event never reached user space. */
+struct target {
+	u32 flags;
+	u16 goid;	 /* offset of runtime.g.goid, bytes */
+	u16 parent_goid; /* of runtime.g.parentGoid; 0: this Go has none */
+	u16 persist_conn; /* of net/http.persistConn.conn */
+	u16 sysfd;	 /* of internal/poll.FD.Sysfd in net.netFD */
+	u32 pad;
+	u64 ring_full;
+	u64 map_full;
+	u64 unreadable;
+	u64 muted; /* runs of bytes on connections that no protocol claims */
+};
+
+/* By tgid. User space adds the processes that it selects and removes them; fork adds children. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u32);
+	__type(value, struct target);
+} targets SEC(".maps");
+
+static __always_inline struct target *target_of(u32 tgid)
+{
+	return bpf_map_lookup_elem(&targets, &tgid);
+}
+
+#endif

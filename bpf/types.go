@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"encoding/binary"
+	"unsafe"
+)
+
+// Go names for what bpf2go makes of event.h.
+type (
+	ConnEvent     = bpfConnEvent
+	DataEvent     = bpfDataEvent
+	ProgressEvent = bpfProgressEvent
+	EndEvent      = bpfEndEvent
+	ProcessEvent  = bpfProcessEvent
+	EventKind     = bpfEventKind
+	EndHow        = bpfEndHow
+	Stat          = bpfStat
+	Conn          = bpfConn
+	Target        = bpfTarget
+)
+
+// Kinds of events.
+const (
+	EventConn     = bpfEventKindEVENT_CONN
+	EventData     = bpfEventKindEVENT_DATA
+	EventProgress = bpfEventKindEVENT_PROGRESS
+	EventEnd      = bpfEventKindEVENT_END
+	EventExit     = bpfEventKindEVENT_EXIT
+	EventExec     = bpfEventKindEVENT_EXEC
+	EventFork     = bpfEventKindEVENT_FORK
+)
+
+// Flags of a DataEvent.
+const (
+	FlagNamed          = uint32(bpfEventFlagFLAG_NAMED)
+	FlagLost           = uint32(bpfEventFlagFLAG_LOST)
+	FlagUnreadable     = uint32(bpfEventFlagFLAG_UNREADABLE)
+	FlagHasSeq         = uint32(bpfEventFlagFLAG_HAS_SEQ)
+	FlagCauseGoroutine = uint32(bpfEventFlagFLAG_CAUSE_GOROUTINE)
+	FlagCauseInherited = uint32(bpfEventFlagFLAG_CAUSE_INHERITED)
+	FlagURing          = uint32(bpfEventFlagFLAG_URING)
+)
+
+// Flags of a Target.
+const (
+	TargetGo    = uint32(bpfTargetFlagTARGET_GO)
+	TargetURing = uint32(bpfTargetFlagTARGET_URING)
+)
+
+// VerdictKind is what user space decides on a connection.
+type VerdictKind = bpfVerdictKind
+
+// Verdicts.
+const (
+	VerdictMute       = bpfVerdictKindVERDICT_MUTE
+	VerdictHTTPServer = bpfVerdictKindVERDICT_HTTP_SERVER
+	VerdictHTTPClient = bpfVerdictKindVERDICT_HTTP_CLIENT
+)
+
+// Kind is the kind of a record, or EVENT_NONE for one that is too short to have one.
+func Kind(record []byte) EventKind {
+	if len(record) < 16 {
+		return bpfEventKindEVENT_NONE
+	}
+	return EventKind(binary.LittleEndian.Uint32(record))
+}
+
+// View is the record as its struct, without a copy; nil if the record is too short.
+func View[T any](record []byte) *T {
+	var t T
+	if len(record) < int(unsafe.Sizeof(t)) {
+		return nil
+	}
+	return (*T)(unsafe.Pointer(unsafe.SliceData(record)))
+}
+
+// DataPayload is the captured bytes of a data record: the first that moved, and the last. ok is false if
+// the record does not hold what it says.
+func DataPayload(record []byte, e *DataEvent) (head, tail []byte, ok bool) {
+	at := int(unsafe.Sizeof(*e))
+	h, t := int(e.Captured), int(e.Tail)
+	if at+h+t > len(record) || uint64(h+t) > uint64(e.Total) {
+		return nil, nil, false
+	}
+	return record[at : at+h : at+h], record[at+h : at+h+t : at+h+t], true
+}
