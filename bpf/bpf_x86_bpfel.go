@@ -223,7 +223,8 @@ type bpfTarget struct {
 	ParentGoid  uint16
 	PersistConn uint16
 	Sysfd       uint16
-	Pad         uint32
+	Family      uint16
+	Sotype      uint16
 	RingFull    uint64
 	MapFull     uint64
 	Unreadable  uint64
@@ -261,6 +262,7 @@ const (
 	bpfMapConns               = "conns"
 	bpfMapEvents              = "events"
 	bpfMapGoroutines          = "goroutines"
+	bpfMapLatestConn          = "latest_conn"
 	bpfMapProcesses           = "processes"
 	bpfMapReaders             = "readers"
 	bpfMapStats               = "stats"
@@ -288,7 +290,6 @@ const (
 	bpfVarExportTargetFlag    = "export_target_flag"
 	bpfVarExportVerdictKind   = "export_verdict_kind"
 	bpfVarHeadLimit           = "head_limit"
-	bpfVarNextConn            = "next_conn"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -349,6 +350,7 @@ type bpfMapSpecs struct {
 	Conns      *ebpf.MapSpec `ebpf:"conns"`
 	Events     *ebpf.MapSpec `ebpf:"events"`
 	Goroutines *ebpf.MapSpec `ebpf:"goroutines"`
+	LatestConn *ebpf.MapSpec `ebpf:"latest_conn"`
 	Processes  *ebpf.MapSpec `ebpf:"processes"`
 	Readers    *ebpf.MapSpec `ebpf:"readers"`
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
@@ -375,7 +377,6 @@ type bpfVariableSpecs struct {
 	ExportTargetFlag    *ebpf.VariableSpec `ebpf:"export_target_flag"`
 	ExportVerdictKind   *ebpf.VariableSpec `ebpf:"export_verdict_kind"`
 	HeadLimit           *ebpf.VariableSpec `ebpf:"head_limit"`
-	NextConn            *ebpf.VariableSpec `ebpf:"next_conn"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -401,6 +402,7 @@ type bpfMaps struct {
 	Conns      *ebpf.Map `ebpf:"conns"`
 	Events     *ebpf.Map `ebpf:"events"`
 	Goroutines *ebpf.Map `ebpf:"goroutines"`
+	LatestConn *ebpf.Map `ebpf:"latest_conn"`
 	Processes  *ebpf.Map `ebpf:"processes"`
 	Readers    *ebpf.Map `ebpf:"readers"`
 	Stats      *ebpf.Map `ebpf:"stats"`
@@ -414,6 +416,7 @@ func (m *bpfMaps) Close() error {
 		m.Conns,
 		m.Events,
 		m.Goroutines,
+		m.LatestConn,
 		m.Processes,
 		m.Readers,
 		m.Stats,
@@ -441,7 +444,6 @@ type bpfVariables struct {
 	ExportTargetFlag    *ebpf.Variable `ebpf:"export_target_flag"`
 	ExportVerdictKind   *ebpf.Variable `ebpf:"export_verdict_kind"`
 	HeadLimit           *ebpf.Variable `ebpf:"head_limit"`
-	NextConn            *ebpf.Variable `ebpf:"next_conn"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

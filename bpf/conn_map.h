@@ -110,7 +110,21 @@ static __always_inline u32 verdict_of(u64 id)
 	return *verdict & ((1 << VERDICT_KIND_BITS) - 1);
 }
 
-u64 next_conn; /* id of the latest connection */
+/* One element: id of the latest connection. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} latest_conn SEC(".maps");
+
+static __always_inline u64 new_conn_id(void)
+{
+	u32 zero = 0;
+	u64 *latest = bpf_map_lookup_elem(&latest_conn, &zero);
+
+	return latest ? __sync_fetch_and_add(latest, 1) + 1 : 0;
+}
 
 static __always_inline struct event_header header(u32 kind, u32 tgid, u64 time)
 {
@@ -158,11 +172,11 @@ static __always_inline bool conn_announce(struct conn *c, u64 key, u64 now)
 		e->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
 		e->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
 		if (e->family == AF_INET) {
-			BPF_CORE_READ_INTO(e->local, sk, __sk_common.skc_rcv_saddr);
-			BPF_CORE_READ_INTO(e->remote, sk, __sk_common.skc_daddr);
+			BPF_CORE_READ_INTO((u32 *)e->local, sk, __sk_common.skc_rcv_saddr);
+			BPF_CORE_READ_INTO((u32 *)e->remote, sk, __sk_common.skc_daddr);
 		} else {
-			BPF_CORE_READ_INTO(e->local, sk, __sk_common.skc_v6_rcv_saddr);
-			BPF_CORE_READ_INTO(e->remote, sk, __sk_common.skc_v6_daddr);
+			BPF_CORE_READ_INTO((struct in6_addr *)e->local, sk, __sk_common.skc_v6_rcv_saddr);
+			BPF_CORE_READ_INTO((struct in6_addr *)e->remote, sk, __sk_common.skc_v6_daddr);
 		}
 	}
 	c->flags |= CONN_ANNOUNCED;
@@ -188,7 +202,7 @@ static __always_inline struct conn *conn_find(u64 key, u64 inode)
 static __always_inline struct conn *conn_add(u64 key, u64 inode, u32 tgid, u32 flags)
 {
 	struct conn fresh = {
-		.id = __sync_fetch_and_add(&next_conn, 1) + 1,
+		.id = new_conn_id(),
 		.inode = inode,
 		.tgid = tgid,
 		.flags = flags,

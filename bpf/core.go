@@ -259,27 +259,29 @@ func (c *Core) setReader(state uint32, wakeAt int) error {
 	return err
 }
 
-// Read hands each event to handle, in order, and calls batch when it has read what there was. The record
-// is valid during the call only. It returns nil after Stop, when everything has been read.
+// Read hands each event to handle, in order, and calls batch when it has read what there was; batch says
+// whether it wants to be called again without an event. The record is valid during the call only. Read
+// returns nil after Stop, when everything has been read.
 //
 // While there are events it looks every Config.BatchDelay; the first event after a silence wakes it.
-func (c *Core) Read(handle func(record []byte), batch func()) error {
+func (c *Core) Read(handle func(record []byte), batch func() (again bool)) error {
 	var (
 		rec    ringbuf.Record
 		past   = time.Unix(1, 0)
 		wakeAt = c.events.BufferSize() / 4
 		busy   = true
+		again  = true
 	)
 	for {
 		// Wait for the next batch.
 		state, deadline := readerAwake, time.Now().Add(c.cfg.BatchDelay)
-		if !busy {
+		if !busy && !again {
 			state, deadline = readerIdle, time.Time{}
 		}
 		if err := c.setReader(state, wakeAt); err != nil {
 			return fmt.Errorf("set the reader's state: %w", err)
 		}
-		if !busy && c.events.AvailableBytes() > 0 {
+		if state == readerIdle && c.events.AvailableBytes() > 0 {
 			deadline = past // it came before the state was set, and woke nobody
 		}
 		c.events.SetDeadline(deadline)
@@ -302,7 +304,7 @@ func (c *Core) Read(handle func(record []byte), batch func()) error {
 			}
 			break
 		}
-		batch()
+		again = batch()
 	}
 }
 

@@ -271,6 +271,14 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newst
 		}
 		return 0;
 	}
+	if (newstate == TCP_ESTABLISHED) {
+		/* A client's: now it has its port. It is told before the first bytes, so that the request is known
+		 * for what it is when it comes out at the other end. */
+		c = bpf_map_lookup_elem(&conns, &key);
+		if (c)
+			conn_announce(c, key, bpf_ktime_get_ns());
+		return 0;
+	}
 	if (newstate != TCP_FIN_WAIT1 && newstate != TCP_LAST_ACK && newstate != TCP_CLOSE)
 		return 0;
 	c = bpf_map_lookup_elem(&conns, &key);

@@ -27,14 +27,14 @@ enum {
 	NR_SENDMMSG = 307,
 	NR_IO_URING_ENTER = 426,
 };
-#define CALL_NR(regs) ((s32)(regs)->orig_ax)
-#define CALL_ARG1(regs) ((regs)->di)
-#define CALL_ARG2(regs) ((regs)->si)
-#define CALL_ARG3(regs) ((regs)->dx)
-#define CALL_ARG4(regs) ((regs)->r10)
-#define USER_SP(regs) ((regs)->sp)
-#define USER_G(regs) ((regs)->r14) /* Go: the running goroutine, ABIInternal */
-#define IS_64_BIT(regs) ((regs)->cs == 0x33)
+#define CALL_NR(r) ((s32)(r)->orig_ax)
+#define CALL_ARG1(r) ((r)->di)
+#define CALL_ARG2(r) ((r)->si)
+#define CALL_ARG3(r) ((r)->dx)
+#define CALL_ARG4(r) ((r)->r10)
+#define USER_SP(r) ((r)->sp)
+#define USER_G(r) ((r)->r14) /* Go: the running goroutine, ABIInternal */
+#define IS_64_BIT(r) ((r)->cs == 0x33)
 #elif defined(__TARGET_ARCH_arm64)
 /* include/uapi/asm-generic/unistd.h */
 enum {
@@ -56,14 +56,14 @@ enum {
 	NR_PWRITEV2 = 287,
 	NR_IO_URING_ENTER = 426,
 };
-#define CALL_NR(regs) ((regs)->syscallno)
-#define CALL_ARG1(regs) ((regs)->orig_x0)
-#define CALL_ARG2(regs) ((regs)->regs[1])
-#define CALL_ARG3(regs) ((regs)->regs[2])
-#define CALL_ARG4(regs) ((regs)->regs[3])
-#define USER_SP(regs) ((regs)->sp)
-#define USER_G(regs) ((regs)->regs[28])
-#define IS_64_BIT(regs) (!((regs)->pstate & 0x10)) /* PSR_MODE32_BIT */
+#define CALL_NR(r) ((r)->syscallno)
+#define CALL_ARG1(r) ((r)->orig_x0)
+#define CALL_ARG2(r) ((r)->regs[1])
+#define CALL_ARG3(r) ((r)->regs[2])
+#define CALL_ARG4(r) ((r)->regs[3])
+#define USER_SP(r) ((r)->sp)
+#define USER_G(r) ((r)->regs[28])
+#define IS_64_BIT(r) (!((r)->pstate & 0x10)) /* PSR_MODE32_BIT */
 #endif
 
 /* Where the bytes of a call lie in the process's memory. */

@@ -13,8 +13,9 @@ struct target {
 	u16 goid;	 /* offset of runtime.g.goid, bytes */
 	u16 parent_goid; /* of runtime.g.parentGoid; 0: this Go has none */
 	u16 persist_conn; /* of net/http.persistConn.conn */
-	u16 sysfd;	 /* of internal/poll.FD.Sysfd in net.netFD */
-	u32 pad;
+	u16 sysfd;	 /* of net.netFD.pfd.Sysfd */
+	u16 family;	 /* of net.netFD.family */
+	u16 sotype;	 /* of net.netFD.sotype */
 	u64 ring_full;
 	u64 map_full;
 	u64 unreadable;

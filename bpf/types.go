@@ -86,3 +86,15 @@ func DataPayload(record []byte, e *DataEvent) (head, tail []byte, ok bool) {
 	}
 	return record[at : at+h : at+h], record[at+h : at+h+t : at+h+t], true
 }
+
+// Trim is the record without the room behind what it holds: data records are reserved in a few sizes.
+func Trim(record []byte) []byte {
+	if Kind(record) != EventData {
+		return record
+	}
+	e := View[DataEvent](record)
+	if e == nil {
+		return record
+	}
+	return record[:min(len(record), int(unsafe.Sizeof(*e))+int(e.Captured)+int(e.Tail))]
+}

@@ -71,6 +71,7 @@ enum {
 
 /* include/net/tcp_states.h */
 enum {
+	TCP_ESTABLISHED = 1,
 	TCP_SYN_SENT = 2,
 	TCP_FIN_WAIT1 = 4,
 	TCP_CLOSE = 7,

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"breadcrumb/internal/ledger"
+	"breadcrumb/internal/version"
+
+	"github.com/cilium/ebpf"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+)
+
+// metricsServer serves the agent's own metrics.
+type metricsServer struct{ server *http.Server }
+
+func (m *metricsServer) Close() {
+	if m.server != nil {
+		_ = m.server.Close()
+	}
+}
+
+func serveMetrics(addr string, a *agent) (*metricsServer, error) {
+	if addr == "" {
+		return &metricsServer{}, nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("serve metrics: %w", err)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newCollector(a), collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	m := &metricsServer{server: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return context.Background() }}}
+	go func() {
+		if err := m.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			a.log.Error("the metrics are no longer served", zap.Error(err))
+		}
+	}()
+	a.log.Info("metrics", zap.String("url", fmt.Sprintf("http://%s/metrics", l.Addr())))
+	return m, nil
+}
+
+// collector reads everything when it is asked: nothing is counted twice for the sake of metrics.
+type collector struct {
+	a *agent
+
+	info, messages, lost, exported, kernel, programNs, programRuns, programMissed, queue, watched,
+	backlog, mapBytes *prometheus.Desc
+}
+
+func newCollector(a *agent) *collector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("breadcrumb_"+name, help, labels, nil)
+	}
+	process := []string{"pid", "service"}
+	return &collector{
+		a:             a,
+		info:          desc("info", "The version and the attachment in use; always 1.", "version", "attachment"),
+		messages:      desc("messages_seen_total", "Requests that were noticed, by the process that served or made them.", process...),
+		exported:      desc("spans_exported_total", "Spans that the exporter has taken.", process...),
+		lost:          desc("messages_lost_total", "Requests that became no span, by cause.", append(process, "cause")...),
+		kernel:        desc("kernel_events_total", "What the kernel side counted: events, and what went wrong.", "kind"),
+		programNs:     desc("bpf_program_seconds_total", "Run time of a BPF program; only while kernel.bpf_stats_enabled is 1.", "program"),
+		programRuns:   desc("bpf_program_runs_total", "Runs of a BPF program; only while kernel.bpf_stats_enabled is 1.", "program"),
+		programMissed: desc("bpf_program_missed_total", "Runs that the kernel left out because the program was running already.", "program"),
+		queue:         desc("export_queue_length", "Spans that wait to be exported."),
+		watched:       desc("watched_processes", "Processes that are traced now."),
+		backlog:       desc("ring_buffer_bytes", "Bytes of events that wait to be read."),
+		mapBytes:      desc("bpf_map_bytes", "Memory of a BPF map as the kernel accounts for it.", "map"),
+	}
+}
+
+// Describe implements prometheus.Collector: the descriptions come with the values.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) { ch <- c.info }
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	a := c.a
+	counter := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(c.info, 1, version.Version, a.core.Attachment)
+	a.countKernel()
+	for _, t := range a.table.Accounts() {
+		pid := fmt.Sprint(t.PID)
+		counter(c.messages, float64(t.Counts[ledger.Seen]), pid, t.Service)
+		counter(c.exported, float64(t.Counts[ledger.Exported]), pid, t.Service)
+		for e := ledger.FirstLoss; e < ledger.Entries; e++ {
+			if t.Counts[e] > 0 {
+				counter(c.lost, float64(t.Counts[e]), pid, t.Service, e.String())
+			}
+		}
+	}
+	if stats, err := a.core.Stats(); err == nil {
+		for name, n := range stats {
+			counter(c.kernel, float64(n), name)
+		}
+	}
+	programs := func(ps map[string]*ebpf.Program) {
+		for name, p := range ps {
+			if s, err := p.Stats(); err == nil {
+				counter(c.programNs, s.Runtime.Seconds(), name)
+				counter(c.programRuns, float64(s.RunCount), name)
+				counter(c.programMissed, float64(s.RecursionMisses), name)
+			}
+		}
+	}
+	programs(a.core.Programs())
+	if a.golang != nil {
+		programs(a.golang.Programs())
+	}
+	for name, m := range a.core.Maps() {
+		if info, err := m.Info(); err == nil {
+			if bytes, ok := info.Memlock(); ok {
+				gauge(c.mapBytes, float64(bytes), name)
+			}
+		}
+	}
+	gauge(c.queue, float64(a.queue.Len()))
+	gauge(c.backlog, float64(a.core.Backlog()))
+	gauge(c.watched, float64(len(a.table.Targets())))
+}

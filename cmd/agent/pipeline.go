@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"breadcrumb/bpf"
+	"breadcrumb/correlate"
+	"breadcrumb/export"
+	"breadcrumb/internal/recording"
+	"breadcrumb/internal/span"
+	"breadcrumb/probes"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sys/unix"
+)
+
+// pipeline is everything behind the ring buffer, the same for a run and for a replay:
+// read → conns → decode → correlate → queue. It runs on one goroutine.
+type pipeline struct {
+	conns *probes.Conns
+	corr  *correlate.Correlator
+	queue *export.Queue
+	rec   *recording.Writer // nil: nothing is recorded
+
+	told map[uint32]*span.Target // processes that are in the recording
+}
+
+func newPipeline(kernel probes.Kernel, target func(pid uint32) *span.Target, queue *export.Queue, seed uint64) *pipeline {
+	cfg := correlate.Default()
+	cfg.Seed = seed
+	p := &pipeline{corr: correlate.New(cfg), queue: queue, told: map[uint32]*span.Target{}}
+	p.conns = probes.NewConns(protocols, kernel, p, func(pid uint32) *span.Target {
+		t := target(pid)
+		if p.rec != nil && t != nil && p.told[pid] != t {
+			p.told[pid] = t
+			p.recordTarget(t)
+		}
+		return t
+	})
+	return p
+}
+
+// handle takes one record of the kernel side.
+func (p *pipeline) handle(record []byte) {
+	p.conns.Handle(record)
+	if p.rec != nil {
+		p.rec.Write(recording.Event, bpf.Trim(record))
+	}
+}
+
+// batch ends a batch of records at time now (Unix ns).
+func (p *pipeline) batch(now int64) {
+	p.corr.Expire(now)
+	p.queue.Add(p.corr.Take())
+	if p.rec != nil {
+		p.rec.WriteTime(recording.Batch, now)
+	}
+}
+
+func (p *pipeline) setClock(offset int64) {
+	p.conns.SetClock(offset)
+	if p.rec != nil {
+		p.rec.WriteTime(recording.Clock, offset)
+	}
+}
+
+func (p *pipeline) progress(id uint64, dir probes.Direction, pos uint64, t int64) {
+	p.conns.Progress(id, dir, pos, t)
+	if p.rec != nil {
+		var b [25]byte
+		binary.LittleEndian.PutUint64(b[:], id)
+		binary.LittleEndian.PutUint64(b[8:], pos)
+		binary.LittleEndian.PutUint64(b[16:], uint64(t))
+		b[24] = byte(dir)
+		p.rec.Write(recording.Progress, b[:])
+	}
+}
+
+// stop ends what is under way at time now and hands over everything.
+func (p *pipeline) stop(now int64) {
+	p.conns.Stop(now)
+	p.corr.Flush()
+	p.queue.Add(p.corr.Take())
+	if p.rec != nil {
+		p.rec.WriteTime(recording.Stop, now)
+	}
+}
+
+// pending says that something waits for time to pass.
+func (p *pipeline) pending() bool { return p.conns.Stats().Waiting > 0 || p.corr.Waiting() > 0 }
+
+// replay feeds a recording through.
+func (p *pipeline) replay(kind recording.Kind, data []byte) error {
+	switch kind {
+	case recording.Event:
+		p.handle(data)
+	case recording.Progress:
+		if len(data) != 25 {
+			return fmt.Errorf("%w: a progress record of %d bytes", recording.ErrFormat, len(data))
+		}
+		p.progress(binary.LittleEndian.Uint64(data), probes.Direction(data[24]&1),
+			binary.LittleEndian.Uint64(data[8:]), int64(binary.LittleEndian.Uint64(data[16:])))
+	case recording.Clock, recording.Batch, recording.Stop:
+		t, ok := recording.Time(data)
+		if !ok {
+			return fmt.Errorf("%w: a time of %d bytes", recording.ErrFormat, len(data))
+		}
+		switch kind {
+		case recording.Clock:
+			p.setClock(t)
+		case recording.Batch:
+			p.batch(t)
+		case recording.Stop:
+			p.stop(t)
+		}
+	}
+	return nil
+}
+
+// Conn, ConnGone, Add and Alias make the pipeline the sink of the decoders.
+
+func (p *pipeline) Conn(c probes.ConnInfo) { p.corr.Conn(correlate.Conn(c)) }
+
+func (p *pipeline) ConnGone(id uint64) { p.corr.ConnGone(id) }
+
+func (p *pipeline) Add(s *span.Span) {
+	p.corr.Add(s)
+	if s.State == span.Lost {
+		probes.Recycle([]*span.Span{s})
+	}
+}
+
+func (p *pipeline) Alias(id trace.SpanID, s *span.Span) { p.corr.Alias(id, s) }
+
+// recordedTarget is a process in a recording.
+type recordedTarget struct {
+	PID      uint32              `json:"pid"`
+	Resource []recordedAttribute `json:"resource"`
+}
+
+type recordedAttribute struct {
+	Key   string   `json:"key"`
+	Type  string   `json:"type"`
+	Str   string   `json:"str,omitempty"`
+	Int   int64    `json:"int,omitempty"`
+	Float float64  `json:"float,omitempty"`
+	Bool  bool     `json:"bool,omitempty"`
+	Strs  []string `json:"strs,omitempty"`
+}
+
+func (p *pipeline) recordTarget(t *span.Target) {
+	r := recordedTarget{PID: t.PID}
+	for _, kv := range t.Resource {
+		a := recordedAttribute{Key: string(kv.Key), Type: kv.Value.Type().String()}
+		switch kv.Value.Type() {
+		case attribute.BOOL:
+			a.Bool = kv.Value.AsBool()
+		case attribute.INT64:
+			a.Int = kv.Value.AsInt64()
+		case attribute.FLOAT64:
+			a.Float = kv.Value.AsFloat64()
+		case attribute.STRINGSLICE:
+			a.Strs = kv.Value.AsStringSlice()
+		default:
+			a.Type, a.Str = attribute.STRING.String(), kv.Value.Emit()
+		}
+		r.Resource = append(r.Resource, a)
+	}
+	if b, err := json.Marshal(r); err == nil {
+		p.rec.Write(recording.Target, b)
+	}
+}
+
+func (r recordedTarget) resource() []attribute.KeyValue {
+	var kvs []attribute.KeyValue
+	for _, a := range r.Resource {
+		k := attribute.Key(a.Key)
+		switch a.Type {
+		case attribute.BOOL.String():
+			kvs = append(kvs, k.Bool(a.Bool))
+		case attribute.INT64.String():
+			kvs = append(kvs, k.Int64(a.Int))
+		case attribute.FLOAT64.String():
+			kvs = append(kvs, k.Float64(a.Float))
+		case attribute.STRINGSLICE.String():
+			kvs = append(kvs, k.StringSlice(a.Strs))
+		default:
+			kvs = append(kvs, k.String(a.Str))
+		}
+	}
+	return kvs
+}
+
+// clockOffset is what is to be added to the kernel's monotonic time to make it Unix time, ns. The clocks
+// cannot be read at once: of several tries the one with the least between is taken.
+func clockOffset() int64 {
+	best, offset := int64(1<<62), int64(0)
+	for range 8 {
+		var before, after unix.Timespec
+		if unix.ClockGettime(unix.CLOCK_MONOTONIC, &before) != nil {
+			break
+		}
+		now := time.Now().UnixNano()
+		if unix.ClockGettime(unix.CLOCK_MONOTONIC, &after) != nil {
+			break
+		}
+		if d := after.Nano() - before.Nano(); d < best {
+			best, offset = d, now-before.Nano()-d/2
+		}
+	}
+	return offset
+}

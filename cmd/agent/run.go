@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"breadcrumb/bpf"
+	"breadcrumb/discovery"
+	"breadcrumb/export"
+	"breadcrumb/export/jsonl"
+	"breadcrumb/export/otlp"
+	"breadcrumb/export/tree"
+	"breadcrumb/internal/recording"
+	"breadcrumb/internal/span"
+	"breadcrumb/internal/version"
+	"breadcrumb/probes"
+	"breadcrumb/probes/runtime/golang"
+
+	"go.uber.org/zap"
+	"golang.org/x/term"
+)
+
+type runCmd struct {
+	selection `embed:""`
+	common    `embed:""`
+
+	MetricsAddr string `name:"metrics-addr" placeholder:"ADDR" help:"Serve /metrics, /healthz and /debug/pprof there, for instance localhost:9464."`
+}
+
+func (c *runCmd) Run(ctx context.Context) error {
+	cfg, err := c.config()
+	if err != nil {
+		return err
+	}
+	if c.MetricsAddr != "" {
+		cfg.MetricsAddr = c.MetricsAddr
+	}
+	return run(ctx, cfg, append(c.rules(), cfg.Rules...), nil)
+}
+
+type recordCmd struct {
+	File      string `arg:"" type:"path" help:"Where the events are written."`
+	selection `embed:""`
+	common    `embed:""`
+}
+
+func (c *recordCmd) Run(ctx context.Context) error {
+	cfg, err := c.config()
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(c.File)
+	if err != nil {
+		return fmt.Errorf("create recording: %w", err)
+	}
+	if cfg.Output == "" {
+		cfg.Output = "none"
+	}
+	return errors.Join(run(ctx, cfg, append(c.rules(), cfg.Rules...), f), f.Close())
+}
+
+const (
+	// rescanEvery is how often what no event tells is looked for: new ports, late libraries, lost exits.
+	rescanEvery = 10 * time.Second
+	// clockEvery is how often the clock is read anew: Unix time may be set while the agent runs.
+	clockEvery = 10 * time.Second
+	// flushTime is what the end of a run may take to send what is queued.
+	flushTime = 10 * time.Second
+)
+
+// agent is a run: the kernel side, the processes that it watches, and the pipeline behind it.
+type agent struct {
+	log      *zap.Logger
+	core     *bpf.Core
+	golang   *golang.Runtime
+	table    *discovery.Table
+	queue    *export.Queue
+	pipeline *pipeline
+
+	mu       sync.Mutex
+	probes   map[uint32]io.Closer  // attached to a process
+	counted  map[uint32]bpf.Target // what of the kernel's counters is in the ledger
+	tasks    []func()              // for the pipeline's goroutine
+	attached sync.WaitGroup
+}
+
+// run traces until ctx is done. Everything that happens to an event is here, top to bottom.
+func run(ctx context.Context, cfg Config, rules []discovery.Rule, record io.Writer) (err error) {
+	log, err := newLogger(cfg.LogLevel)
+	if err != nil {
+		return err
+	}
+	// A reader of standard output that goes away ends the output, not the run.
+	signal.Ignore(syscall.SIGPIPE)
+	inspector, err := discovery.New(discoveryConfig())
+	if err != nil {
+		return err
+	}
+	selector, err := discovery.NewSelector(rules)
+	if err != nil {
+		return err
+	}
+	if selector.Empty() {
+		processes, err := inspector.Processes(nil)
+		if err != nil {
+			return err
+		}
+		return errors.New(processes.Suggest())
+	}
+
+	// The stages, last to first.
+	queue, closeOutput, err := newQueue(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	core, err := bpf.Load(cfg.Kernel)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, core.Close()) }()
+	a := &agent{log: log, core: core, queue: queue, probes: map[uint32]io.Closer{}, counted: map[uint32]bpf.Target{}}
+	seed := rand.Uint64()
+	a.pipeline = newPipeline(core, a.target, queue, seed)
+	if record != nil {
+		if a.pipeline.rec, err = startRecording(record, seed); err != nil {
+			return err
+		}
+	}
+	if a.golang, err = golang.New(core, log.Named("go")); err != nil {
+		log.Warn("calls of Go's pooled HTTP client will have no parent", zap.Error(err))
+	} else {
+		defer func() { err = errors.Join(err, a.golang.Close()) }()
+	}
+	a.table = discovery.NewTable(inspector, selector, discovery.Hooks{
+		Added: a.added, Removed: a.removed, Replaced: a.replaced,
+	}, log.Named("discovery"))
+
+	// Events flow from here on: first those of processes, so that the scan misses none.
+	var readers sync.WaitGroup
+	readers.Go(func() {
+		if err := core.ReadProcesses(a.process); err != nil {
+			log.Error("processes that start from now on are not seen", zap.Error(err))
+		}
+	})
+	if err := a.table.Scan(); err != nil {
+		return errors.Join(err, a.shutDown(&readers, nil, closeOutput))
+	}
+	a.attached.Wait()
+	a.pipeline.setClock(clockOffset())
+	stopRead := make(chan struct{})
+	readErr := make(chan error, 1)
+	go func() { readErr <- a.read(stopRead) }()
+	metrics, err := serveMetrics(cfg.MetricsAddr, a)
+	if err != nil {
+		return errors.Join(err, a.shutDown(&readers, nil, closeOutput))
+	}
+	defer metrics.Close()
+
+	log.Info("tracing", zap.String("attachment", core.Attachment), zap.Int("processes", len(a.table.Targets())),
+		zap.String("version", version.Version))
+	tick := time.NewTicker(rescanEvery)
+	defer tick.Stop()
+	for running := true; running; {
+		select {
+		case <-ctx.Done():
+			running = false
+		case err = <-readErr:
+			readErr <- nil
+			running = false
+		case <-tick.C:
+			if err := a.table.Rescan(); err != nil {
+				log.Warn("look for new processes", zap.Error(err))
+			}
+			a.countKernel()
+		}
+	}
+	// A second signal ends the agent at once.
+	signal.Reset(syscall.SIGINT, syscall.SIGTERM)
+	close(stopRead)
+	err = errors.Join(err, a.shutDown(&readers, readErr, closeOutput))
+	a.summary(os.Stderr)
+	return err
+}
+
+// discoveryConfig is discovery's, told which version this is.
+func discoveryConfig() discovery.Config {
+	cfg := discovery.Default()
+	cfg.Version = version.Version
+	return cfg
+}
+
+// shutDown stops the flow at its source and sees out what is in it.
+func (a *agent) shutDown(readers *sync.WaitGroup, readErr chan error, closeOutput func(context.Context) error) error {
+	errs := []error{a.core.Detach(), a.core.Stop()}
+	if readErr != nil {
+		errs = append(errs, <-readErr)
+	}
+	readers.Wait()
+	a.attached.Wait()
+	a.mu.Lock()
+	for pid, p := range a.probes {
+		errs = append(errs, p.Close())
+		delete(a.probes, pid)
+	}
+	a.mu.Unlock()
+	a.countKernel()
+	if a.pipeline.rec != nil {
+		errs = append(errs, a.pipeline.rec.Close())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+	defer cancel()
+	return errors.Join(append(errs, a.queue.Shutdown(ctx), closeOutput(ctx))...)
+}
+
+// newQueue makes the exporters that are asked for and the queue before them.
+func newQueue(ctx context.Context, cfg Config, log *zap.Logger) (*export.Queue, func(context.Context) error, error) {
+	toOTLP := cfg.OTLP.Configured(os.Getenv)
+	if cfg.Output == "" {
+		cfg.Output = "none"
+		if !toOTLP && term.IsTerminal(int(os.Stdout.Fd())) {
+			cfg.Output = "tree"
+		}
+	}
+	closeOutput := func(context.Context) error { return nil }
+	var stdout io.Writer = os.Stdout
+	if toOTLP && cfg.Output != "none" {
+		w := export.NewBackgroundWriter(os.Stdout, 1<<20, log.Named("output"))
+		stdout, closeOutput = w, w.Close
+	}
+	var exporter export.Exporter = export.Discard{}
+	switch cfg.Output {
+	case "tree":
+		exporter = tree.New(stdout, tree.Detect(os.Stdout, os.Getenv))
+	case "json":
+		exporter = jsonl.New(stdout)
+	}
+	if toOTLP {
+		client, err := otlp.New(ctx, cfg.OTLP, log.Named("otlp"))
+		if err != nil {
+			return nil, nil, err
+		}
+		if cfg.Output == "none" {
+			exporter = client
+		} else {
+			exporter = export.Tee(client, exporter, log.Named("output"))
+		}
+	} else {
+		if cfg.Output == "none" {
+			log.Warn("spans go nowhere: give --otlp-endpoint, or --output tree or json")
+		}
+		// Somebody looks on.
+		cfg.Queue.ScheduleDelay = min(cfg.Queue.ScheduleDelay, 200*time.Millisecond)
+	}
+	queue, err := export.New(cfg.Queue, exporter, probes.Recycle, log.Named("queue"))
+	return queue, closeOutput, err
+}
+
+// read feeds the pipeline until the core is stopped, then ends what is under way.
+func (a *agent) read(stop <-chan struct{}) error {
+	clockRead := time.Now()
+	defer func() { a.pipeline.stop(time.Now().UnixNano()) }()
+	for {
+		err := a.core.Read(a.event, func() bool {
+			now := time.Now()
+			if now.Sub(clockRead) > clockEvery {
+				clockRead = now
+				if o := clockOffset(); o-a.pipeline.conns.Clock() > 1e6 || o-a.pipeline.conns.Clock() < -1e6 {
+					a.pipeline.setClock(o)
+				}
+			}
+			a.runTasks()
+			for _, q := range a.pipeline.conns.Asking(now.UnixNano()) {
+				if s, ok := a.core.ConnState(q.Key, q.ID); ok {
+					a.pipeline.progress(q.ID, q.Dir, s.Pos[q.Dir], int64(s.Last[q.Dir]))
+				}
+			}
+			a.pipeline.batch(now.UnixNano())
+			return a.pipeline.pending()
+		})
+		if err != nil {
+			return err
+		}
+		select {
+		case <-stop:
+			a.runTasks()
+			return nil
+		default: // woken for a task
+		}
+	}
+}
+
+func (a *agent) event(record []byte) {
+	a.pipeline.handle(record)
+	if bpf.Kind(record) == bpf.EventExit {
+		if e := bpf.View[bpf.ProcessEvent](record); e != nil {
+			a.table.Exit(e.Hdr.Tgid)
+			a.pipeline.corr.Exit(e.Hdr.Tgid)
+		}
+	}
+}
+
+// process takes an exec or a fork.
+func (a *agent) process(kind bpf.EventKind, pid, parent uint32) {
+	if kind == bpf.EventFork {
+		a.table.Fork(parent, pid)
+	} else {
+		a.table.Exec(pid, "")
+	}
+	// The kernel side watches the children of watched processes by itself; the rules may say otherwise.
+	if t := a.table.Lookup(pid); t == nil {
+		a.core.Unwatch(pid)
+	}
+}
+
+// target is the process of an event. One that is not known yet has just been forked.
+func (a *agent) target(pid uint32) *span.Target {
+	t := a.table.Lookup(pid)
+	if t == nil {
+		a.table.Exec(pid, "")
+		if t = a.table.Lookup(pid); t == nil {
+			return nil
+		}
+	}
+	return &t.Target
+}
+
+// added watches a process. What its runtime needs follows as soon as its executable has been read.
+func (a *agent) added(t *discovery.Target) {
+	var w bpf.Target
+	if t.Language == discovery.Go {
+		if !golang.Describe("go"+t.Version, &w) {
+			a.log.Info("the layout of this Go version is not known: the nearest is used where it proves right",
+				zap.Uint32("pid", t.PID), zap.String("service", t.Service), zap.String("go", t.Version))
+		}
+	}
+	if err := a.core.Watch(t.PID, w); err != nil {
+		a.log.Warn("a process is not traced", zap.Uint32("pid", t.PID), zap.String("service", t.Service), zap.Error(err))
+		return
+	}
+	a.log.Debug("watching", zap.Uint32("pid", t.PID), zap.String("service", t.Service), zap.String("rule", t.Rule),
+		zap.String("language", string(t.Language)), zap.String("version", t.Version))
+	if t.Language != discovery.Go || a.golang == nil {
+		return
+	}
+	a.attached.Go(func() {
+		probe, note, err := a.golang.Attach(t)
+		switch {
+		case errors.Is(err, discovery.ErrGone):
+		case err != nil:
+			a.log.Warn("calls of this process's HTTP client have no parent", zap.Uint32("pid", t.PID),
+				zap.String("service", t.Service), zap.Error(err))
+		case note != "":
+			a.log.Info(note, zap.Uint32("pid", t.PID), zap.String("service", t.Service))
+		}
+		if probe == nil {
+			return
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if old := a.probes[t.PID]; old != nil {
+			_ = old.Close()
+		}
+		a.probes[t.PID] = probe
+	})
+}
+
+// removed stops watching a process that has ended, or is not wanted any more.
+func (a *agent) removed(t *discovery.Target) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p := a.probes[t.PID]; p != nil {
+		_ = p.Close()
+		delete(a.probes, t.PID)
+	}
+	if now, ok := a.core.Unwatch(t.PID); ok {
+		before := a.counted[t.PID]
+		probes.Count(t.Account, &before, &now)
+	}
+	delete(a.counted, t.PID)
+	pid := t.PID
+	a.tasks = append(a.tasks, func() { a.pipeline.conns.Drop(pid, time.Now().UnixNano()) })
+}
+
+// replaced goes on with a process that is known otherwise now.
+func (a *agent) replaced(old, new *discovery.Target) {
+	if old.Account == new.Account && old.Language == new.Language && old.Version == new.Version {
+		return // more is known of it, nothing that the kernel side needs
+	}
+	if old.Account != new.Account {
+		a.removed(old)
+	}
+	a.added(new)
+}
+
+func (a *agent) runTasks() {
+	a.mu.Lock()
+	tasks := a.tasks
+	a.tasks = nil
+	a.mu.Unlock()
+	for _, task := range tasks {
+		task()
+	}
+}
+
+// countKernel brings what the kernel side lost into the ledger.
+func (a *agent) countKernel() {
+	for _, t := range a.table.Targets() {
+		a.mu.Lock()
+		if now, ok := a.core.Watched(t.PID); ok {
+			before := a.counted[t.PID]
+			probes.Count(t.Account, &before, &now)
+			a.counted[t.PID] = now
+		}
+		a.mu.Unlock()
+	}
+}
+
+func startRecording(w io.Writer, seed uint64) (*recording.Writer, error) {
+	rec, err := recording.NewWriter(w)
+	if err != nil {
+		return nil, err
+	}
+	rec.Write(recording.Meta, fmt.Appendf(nil, `{"version":%q,"seed":%d}`, version.Version, seed))
+	return rec, nil
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"breadcrumb/discovery"
+	"breadcrumb/internal/ledger"
+
+	"go.uber.org/zap"
+)
+
+// summaryRows bounds the table for people; the line for scripts has every process.
+const summaryRows = 20
+
+// summary prints what became of every message: a table for people, and a line of JSON for scripts.
+func (a *agent) summary(w io.Writer) {
+	tallies := a.table.Accounts()
+	var total ledger.Counts
+	for _, t := range tallies {
+		total = total.Plus(t.Counts)
+	}
+	fmt.Fprintf(w, "\n%d messages seen, %d spans exported, %d lost\n", total[ledger.Seen], total[ledger.Exported], total.Lost())
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(tw, "PID\tSERVICE\tSEEN\tEXPORTED\tLOST\t\n")
+	shown, hidden := 0, 0
+	for _, t := range tallies {
+		if t.Counts[ledger.Seen] == 0 {
+			continue
+		}
+		if shown == summaryRows {
+			hidden++
+			continue
+		}
+		shown++
+		pid := "-"
+		if t.PID != 0 {
+			pid = fmt.Sprint(t.PID)
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%d\t%d\t%d\t\n", pid, discovery.Escape(t.Service), t.Counts[ledger.Seen],
+			t.Counts[ledger.Exported], t.Counts.Lost())
+	}
+	if shown > 0 {
+		_ = tw.Flush()
+	}
+	if hidden > 0 {
+		fmt.Fprintf(w, "and %d more processes\n", hidden)
+	}
+	for e := ledger.FirstLoss; e < ledger.Entries; e++ {
+		if total[e] > 0 {
+			fmt.Fprintf(w, "lost, %s: %d\n", lossText[e], total[e])
+		}
+	}
+	if open := total.Open(); open != 0 {
+		a.log.Error("the ledger does not add up: this is a bug of breadcrumb", zap.Int64("difference", open))
+	}
+	fmt.Fprintf(w, "ledger %s\n", ledgerJSON(total, tallies))
+}
+
+// lossText says in words what each cause of loss is, and what helps.
+var lossText = map[ledger.Entry]string{
+	ledger.RingFull:      "no room in the ring buffer (kernel.ring_bytes)",
+	ledger.MapFull:       "no room in a table of the kernel side (kernel.max_connections)",
+	ledger.Unreadable:    "the process's memory was not readable",
+	ledger.Truncated:     "began in bytes that are not captured",
+	ledger.Unparsed:      "not what it seemed to be",
+	ledger.Muted:         "on connections of a protocol that is not known",
+	ledger.QueueFull:     "the endpoint was away or too slow (queue.max_queue_size)",
+	ledger.ExportRefused: "refused by the endpoint",
+}
+
+func ledgerJSON(total ledger.Counts, tallies []discovery.Tally) []byte {
+	entries := func(c ledger.Counts, m map[string]any) map[string]any {
+		for e := ledger.Seen; e < ledger.Entries; e++ {
+			m[e.String()] = c[e]
+		}
+		return m
+	}
+	processes := []map[string]any{}
+	for _, t := range tallies {
+		if t.Counts != (ledger.Counts{}) {
+			processes = append(processes, entries(t.Counts, map[string]any{"pid": t.PID, "service": t.Service}))
+		}
+	}
+	b, err := json.Marshal(map[string]any{"total": entries(total, map[string]any{}), "processes": processes})
+	if err != nil {
+		return fmt.Appendf(nil, "{\"error\":%q}", err)
+	}
+	return b
+}

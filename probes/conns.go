@@ -1,0 +1,476 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package probes
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"sync"
+
+	"breadcrumb/bpf"
+	"breadcrumb/internal/ledger"
+	"breadcrumb/internal/span"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Kernel is what conns asks of, and tells, the kernel side. In a replay nothing is behind it.
+type Kernel interface {
+	Verdict(conn uint64, v bpf.VerdictKind) error
+	// Forget removes a connection that the kernel side cannot see ending.
+	Forget(key uint64)
+}
+
+// Sink takes what the decoders make.
+type Sink interface {
+	Conn(info ConnInfo)
+	ConnGone(id uint64)
+	Add(*span.Span)
+	Alias(trace.SpanID, *span.Span)
+}
+
+// ConnInfo introduces a connection to the sink.
+type ConnInfo struct {
+	ID            uint64
+	NetNS         uint32
+	Local, Remote netip.AddrPort // zero for a Unix socket
+	Socket, Peer  uint64         // the kernel's addresses of a Unix socket's ends
+}
+
+const (
+	// detectTries is how many chunks no protocol may claim before the connection is muted: protocols show
+	// themselves in the first message of either side.
+	detectTries = 4
+	// detectBytes bounds what is kept of a connection while its protocol is not known.
+	detectBytes = 2048
+	// progressEvery is how often, in ns of event time, the kernel side is asked how far a quiet body is.
+	progressEvery = 100e6
+)
+
+// Conns knows the connections of watched processes, finds the protocol of each and feeds its decoder. It
+// is used by one goroutine.
+type Conns struct {
+	protocols []Protocol
+	kernel    Kernel
+	sink      Sink
+	target    func(pid uint32) *span.Target
+	offset    int64 // from the kernel's monotonic clock to Unix time, ns
+
+	conns   map[uint64]*conn
+	byPID   map[uint32]map[*conn]struct{}
+	waiting map[*conn]struct{} // their decoders wait for bytes that are not told
+	asked   int64              // when the kernel side was last asked about them
+	chunk   Chunk
+	stats   Stats
+}
+
+// Stats counts connections, and events that could not be used.
+type Stats struct {
+	Open       int
+	Waiting    int    // connections with a body that is not told byte by byte
+	Muted      uint64 // connections that no protocol claims
+	Malformed  uint64 // records that are not what they say they are
+	UnknownPID uint64 // events of processes that are not known any more
+}
+
+// conn is one connection as its decoder knows it, and what is needed to keep the decoder right.
+type conn struct {
+	Conn
+	key      uint64
+	unix     bool
+	info     ConnInfo
+	decoder  Decoder // nil: not known yet, or muted
+	muted    bool
+	tries    int
+	held     []heldChunk // while the protocol is not known
+	heldSize int
+	next     [2]uint64 // position behind the last chunk, by direction
+}
+
+// heldChunk is a chunk whose bytes are kept.
+type heldChunk struct {
+	Chunk
+	bytes []byte
+}
+
+// NewConns returns an empty table. target finds the process of an event.
+func NewConns(protocols []Protocol, kernel Kernel, sink Sink, target func(pid uint32) *span.Target) *Conns {
+	return &Conns{
+		protocols: protocols, kernel: kernel, sink: sink, target: target,
+		conns: map[uint64]*conn{}, byPID: map[uint32]map[*conn]struct{}{}, waiting: map[*conn]struct{}{},
+	}
+}
+
+// SetClock sets what is to be added to the kernel's monotonic time to make it Unix time, ns.
+func (c *Conns) SetClock(offset int64) { c.offset = offset }
+
+// Clock is the offset that is in force.
+func (c *Conns) Clock() int64 { return c.offset }
+
+// Stats returns what was counted so far.
+func (c *Conns) Stats() Stats {
+	s := c.stats
+	s.Open, s.Waiting = len(c.conns), len(c.waiting)
+	return s
+}
+
+// Handle takes one record from the kernel side. It may change the record: bytes of bodies are zeroed once
+// they are recognised.
+func (c *Conns) Handle(record []byte) {
+	switch bpf.Kind(record) {
+	case bpf.EventData:
+		c.data(record)
+	case bpf.EventConn:
+		if e := bpf.View[bpf.ConnEvent](record); e != nil {
+			c.open(e)
+		} else {
+			c.stats.Malformed++
+		}
+	case bpf.EventProgress:
+		if e := bpf.View[bpf.ProgressEvent](record); e != nil {
+			c.Progress(e.Conn, Direction(e.Dir&1), e.Pos, int64(e.Hdr.Time))
+		} else {
+			c.stats.Malformed++
+		}
+	case bpf.EventEnd:
+		if e := bpf.View[bpf.EndEvent](record); e != nil {
+			c.end(e)
+		} else {
+			c.stats.Malformed++
+		}
+	case bpf.EventExit:
+		if e := bpf.View[bpf.ProcessEvent](record); e != nil {
+			c.exit(e.Hdr.Tgid, int64(e.Hdr.Time))
+		}
+	default:
+		c.stats.Malformed++
+	}
+}
+
+const (
+	afUnix = 1
+	afInet = 2
+)
+
+func (c *Conns) open(e *bpf.ConnEvent) {
+	if c.conns[e.Conn] != nil {
+		return
+	}
+	k := &conn{key: e.Key, Conn: Conn{ID: e.Conn, Target: c.target(e.Hdr.Tgid)}}
+	if k.Target == nil {
+		c.stats.UnknownPID++
+		return
+	}
+	k.info = ConnInfo{ID: e.Conn, NetNS: e.Netns, Socket: e.Key, Peer: e.Peer}
+	if e.Family == afUnix {
+		k.unix = true
+		k.Network = "unix"
+		k.LocalAddr, k.RemoteAddr = unixPath(e.Local[:]), unixPath(e.Remote[:])
+	} else {
+		k.Network, k.Type = "tcp", "ipv6"
+		n := 16
+		if e.Family == afInet {
+			k.Type, n = "ipv4", 4
+		}
+		local, _ := netip.AddrFromSlice(e.Local[:n])
+		remote, _ := netip.AddrFromSlice(e.Remote[:n])
+		if local.Is4In6() {
+			k.Type = "ipv4" // what is on the wire
+		}
+		local, remote = local.Unmap(), remote.Unmap()
+		k.LocalAddr, k.RemoteAddr = local.String(), remote.String()
+		k.LocalPort, k.RemotePort = e.LocalPort, e.RemotePort
+		k.info.Socket, k.info.Peer = 0, 0
+		k.info.Local, k.info.Remote = netip.AddrPortFrom(local, e.LocalPort), netip.AddrPortFrom(remote, e.RemotePort)
+	}
+	c.conns[e.Conn] = k
+	pid := k.Target.PID
+	if c.byPID[pid] == nil {
+		c.byPID[pid] = map[*conn]struct{}{}
+	}
+	c.byPID[pid][k] = struct{}{}
+	c.sink.Conn(k.info)
+}
+
+// unixPath is the path in sun_path; an abstract name begins with "@".
+func unixPath(b []byte) string {
+	if b[0] == 0 && b[1] != 0 {
+		return "@" + string(bytes.TrimRight(b[1:], "\x00"))
+	}
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		b = b[:i]
+	}
+	return string(b)
+}
+
+func (c *Conns) data(record []byte) {
+	e := bpf.View[bpf.DataEvent](record)
+	if e == nil {
+		c.stats.Malformed++
+		return
+	}
+	k := c.conns[e.Conn]
+	if k == nil || k.muted {
+		return
+	}
+	ch := &c.chunk
+	var ok bool
+	if ch.Head, ch.Tail, ok = bpf.DataPayload(record, e); !ok {
+		c.stats.Malformed++
+		return
+	}
+	ch.Dir, ch.Pos, ch.Total = Direction(e.Dir&1), e.Pos, uint64(e.Total)
+	ch.Begin, ch.End = int64(e.Begin)+c.offset, int64(e.Hdr.Time)+c.offset
+	// A send that blocked for room ends when its last byte was taken; any other ends, for the peer, when it
+	// was entered: the hook at its exit may run long after the peer has read the bytes.
+	if ch.Dir == Egress && ch.Total <= 64<<10 {
+		ch.End = ch.Begin
+	}
+	binary.BigEndian.PutUint64(ch.ID[:], e.Request)
+	ch.Named = e.Flags&bpf.FlagNamed != 0
+	ch.Lost = e.Flags&bpf.FlagLost != 0
+	ch.Unreadable = e.Flags&bpf.FlagUnreadable != 0
+	ev := &ch.Evidence
+	*ev = span.Evidence{
+		PID: e.Hdr.Tgid, TID: e.Tid, Task: e.Task, ParentTask: e.ParentTask,
+		Inherited: e.Flags&bpf.FlagCauseInherited != 0,
+		Conn:      e.Conn, Seq: e.Seq, HasSeq: e.Flags&bpf.FlagHasSeq != 0,
+	}
+	if e.Cause != 0 {
+		binary.BigEndian.PutUint64(ev.Cause[:], e.Cause)
+		ev.CauseSource = span.SourceThread
+		if e.Flags&bpf.FlagCauseGoroutine != 0 {
+			ev.CauseSource = span.SourceGoroutine
+		}
+	}
+	if e.Hdr.Tgid != k.Target.PID {
+		c.move(k, e.Hdr.Tgid)
+	}
+	k.next[ch.Dir] = ch.Pos + ch.Total
+	if k.decoder == nil {
+		c.detect(k, ch)
+		return
+	}
+	c.decode(k, ch)
+}
+
+// move gives the connection to another process that uses it.
+func (c *Conns) move(k *conn, pid uint32) {
+	t := c.target(pid)
+	if t == nil {
+		c.stats.UnknownPID++
+		return
+	}
+	delete(c.byPID[k.Target.PID], k)
+	k.Target = t
+	if c.byPID[pid] == nil {
+		c.byPID[pid] = map[*conn]struct{}{}
+	}
+	c.byPID[pid][k] = struct{}{}
+}
+
+func (c *Conns) decode(k *conn, ch *Chunk) {
+	if err := k.decoder.Decode(ch, c); err != nil {
+		c.mute(k)
+		return
+	}
+	c.watchProgress(k)
+}
+
+// detect asks the protocols whose connection it is. Bytes that are not claimed yet are kept for the decoder.
+func (c *Conns) detect(k *conn, ch *Chunk) {
+	head := ch.Head
+	// What came before in this direction without the other one between belongs to the same message.
+	var joined []byte
+	for i := len(k.held) - 1; i >= 0 && k.held[i].Dir == ch.Dir && k.held[i].Pos+uint64(len(k.held[i].bytes)) == ch.Pos-uint64(len(joined)); i-- {
+		joined = append(append([]byte{}, k.held[i].bytes...), joined...)
+	}
+	if len(joined) > 0 {
+		head = append(joined, ch.Head...)
+	}
+	maybe := false
+	for i := range c.protocols {
+		v, requests := c.protocols[i].Detect(ch.Dir, head)
+		switch v {
+		case Yes:
+			server := requests == (ch.Dir == Ingress)
+			verdict := bpf.VerdictHTTPClient
+			if server {
+				verdict = bpf.VerdictHTTPServer
+			}
+			_ = c.kernel.Verdict(k.ID, verdict)
+			k.decoder = c.protocols[i].New(&k.Conn, server)
+			held := k.held
+			k.held, k.heldSize = nil, 0
+			for j := range held {
+				held[j].Head = held[j].bytes
+				c.decode(k, &held[j].Chunk)
+				if k.muted {
+					return
+				}
+			}
+			c.decode(k, ch)
+			return
+		case Maybe:
+			maybe = true
+		}
+	}
+	k.tries++
+	if k.tries >= detectTries && !maybe || k.tries >= 4*detectTries || k.heldSize+len(ch.Head) > detectBytes {
+		c.mute(k)
+		return
+	}
+	kept := bytes.Clone(ch.Head)
+	k.held = append(k.held, heldChunk{Chunk: *ch, bytes: kept})
+	k.held[len(k.held)-1].Tail = nil
+	k.heldSize += len(kept)
+}
+
+func (c *Conns) mute(k *conn) {
+	k.muted, k.decoder, k.held = true, nil, nil
+	delete(c.waiting, k)
+	c.stats.Muted++
+	_ = c.kernel.Verdict(k.ID, bpf.VerdictMute)
+}
+
+func (c *Conns) watchProgress(k *conn) {
+	if _, _, ok := k.decoder.Waiting(); ok {
+		c.waiting[k] = struct{}{}
+	} else if len(c.waiting) > 0 {
+		delete(c.waiting, k)
+	}
+}
+
+// Progress says that a direction of a connection has come to pos, its last byte at time t of the kernel's
+// clock.
+func (c *Conns) Progress(id uint64, dir Direction, pos uint64, t int64) {
+	k := c.conns[id]
+	if k == nil || k.decoder == nil || pos <= k.next[dir] {
+		return
+	}
+	k.next[dir] = pos
+	k.decoder.Progress(dir, pos, t+c.offset, c)
+	c.watchProgress(k)
+}
+
+// Asking lists the connections whose decoders wait for bytes that the kernel side does not tell by itself, if
+// it is time to ask. now is Unix time, ns.
+func (c *Conns) Asking(now int64) []Question {
+	if len(c.waiting) == 0 || now-c.asked < progressEvery {
+		return nil
+	}
+	c.asked = now
+	questions := make([]Question, 0, len(c.waiting))
+	for k := range c.waiting {
+		if dir, _, ok := k.decoder.Waiting(); ok {
+			questions = append(questions, Question{ID: k.ID, Key: k.key, Dir: dir})
+		}
+	}
+	return questions
+}
+
+// Question is a connection about whose progress the kernel side is to be asked.
+type Question struct {
+	ID, Key uint64
+	Dir     Direction
+}
+
+func (c *Conns) end(e *bpf.EndEvent) {
+	k := c.conns[e.Conn]
+	if k == nil {
+		return
+	}
+	for dir := Ingress; dir <= Egress; dir++ {
+		if k.decoder != nil && e.Pos[dir] > k.next[dir] && e.Last[dir] != 0 {
+			k.next[dir] = e.Pos[dir]
+			k.decoder.Progress(dir, e.Pos[dir], int64(e.Last[dir])+c.offset, c)
+		}
+	}
+	c.finish(k, End(e.How), int64(e.Hdr.Time)+c.offset)
+}
+
+func (c *Conns) finish(k *conn, how End, t int64) {
+	if k.decoder != nil {
+		k.decoder.End(how, t, c)
+	}
+	if how == PeerClosed || how == LocalClosed {
+		if k.decoder != nil {
+			c.watchProgress(k)
+		}
+		return
+	}
+	delete(c.waiting, k)
+	delete(c.conns, k.ID)
+	if m := c.byPID[k.Target.PID]; m != nil {
+		delete(m, k)
+		if len(m) == 0 {
+			delete(c.byPID, k.Target.PID)
+		}
+	}
+	c.sink.ConnGone(k.ID)
+}
+
+// exit ends the connections of a process that the kernel side will not see ending by themselves.
+func (c *Conns) exit(pid uint32, t int64) {
+	for k := range c.byPID[pid] {
+		if k.unix {
+			c.finish(k, Closed, t+c.offset)
+			c.kernel.Forget(k.key)
+		}
+	}
+}
+
+// Drop gives up the connections of a process that is no longer watched. t is Unix time, ns.
+func (c *Conns) Drop(pid uint32, t int64) {
+	for k := range c.byPID[pid] {
+		c.finish(k, Stopped, t)
+		c.kernel.Forget(k.key)
+	}
+}
+
+// Stop ends everything: what is under way is handed over as far as it came. t is Unix time, ns.
+func (c *Conns) Stop(t int64) {
+	for _, k := range c.conns {
+		c.finish(k, Stopped, t)
+	}
+}
+
+// Span implements Out.
+func (c *Conns) Span(s *span.Span) { c.sink.Add(s) }
+
+// Alias implements Out.
+func (c *Conns) Alias(id trace.SpanID, s *span.Span) { c.sink.Alias(id, s) }
+
+// New implements Out.
+func (c *Conns) New() *span.Span { return pool.Get().(*span.Span) }
+
+var pool = sync.Pool{New: func() any { return &span.Span{Attrs: make([]attribute.KeyValue, 0, 16)} }}
+
+// Recycle takes back spans that nothing refers to any more.
+func Recycle(spans []*span.Span) {
+	for _, s := range spans {
+		attrs := s.Attrs[:0]
+		*s = span.Span{Attrs: attrs}
+		pool.Put(s)
+	}
+}
+
+// Count adds to a process's account what the kernel side lost: requests whose first event was not told.
+func Count(a *ledger.Account, before, now *bpf.Target) {
+	for _, l := range []struct {
+		entry       ledger.Entry
+		before, now uint64
+	}{
+		{ledger.RingFull, before.RingFull, now.RingFull},
+		{ledger.MapFull, before.MapFull, now.MapFull},
+		{ledger.Unreadable, before.Unreadable, now.Unreadable},
+		{ledger.Muted, before.Muted, now.Muted},
+	} {
+		if n := l.now - l.before; n > 0 {
+			a.Add(ledger.Seen, n)
+			a.Add(l.entry, n)
+		}
+	}
+}

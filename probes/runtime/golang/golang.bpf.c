@@ -1,0 +1,103 @@
+//go:build ignore
+
+// SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
+/*
+ * What the socket hooks cannot know of a Go program: on whose behalf the goroutine that owns a pooled
+ * connection writes a request.
+ */
+#include "vmlinux.h"
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+
+#include "event.h"
+#include "fd.h"
+#include "conn_map.h"
+#include "goroutine_map.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+enum {
+	IFACE_DATA = 8,	    /* an interface's data word follows its type */
+	MAX_FD = 1 << 20,   /* fs.nr_open */
+	MAX_CONN_DEPTH = 3, /* net.Conns wrapped in one another that are followed to the socket */
+};
+
+#if defined(__TARGET_ARCH_x86)
+#define ARG0(r) ((r)->ax)
+#define GO_G(r) ((r)->r14)
+#define GO_SP(r) ((r)->sp)
+#elif defined(__TARGET_ARCH_arm64)
+#define ARG0(r) ((r)->user_regs.regs[0])
+#define GO_G(r) ((r)->user_regs.regs[28])
+#define GO_SP(r) ((r)->user_regs.sp)
+#endif
+
+/* fd_of returns the descriptor behind a net.Conn's data word, or -1: what is there must look like one. */
+static __always_inline s32 fd_of(const struct target *target, u64 conn)
+{
+	for (int i = 0; i < MAX_CONN_DEPTH; i++) {
+		s32 fd, family, sotype;
+		u64 netfd;
+
+		/* *net.TCPConn and *net.UnixConn begin with a *net.netFD. */
+		if (bpf_probe_read_user(&netfd, sizeof(netfd), (void *)conn))
+			return -1;
+		if (!bpf_probe_read_user(&family, sizeof(family), (void *)(netfd + target->family)) &&
+		    !bpf_probe_read_user(&sotype, sizeof(sotype), (void *)(netfd + target->sotype)) &&
+		    !bpf_probe_read_user(&fd, sizeof(fd), (void *)(netfd + target->sysfd)) &&
+		    (family == AF_UNIX || family == AF_INET || family == AF_INET6) &&
+		    sotype == SOCK_STREAM && fd >= 0 && fd < MAX_FD)
+			return fd;
+		/* *tls.Conn, and most wrappers, begin with the net.Conn that they wrap. */
+		if (bpf_probe_read_user(&conn, sizeof(conn), (void *)(conn + IFACE_DATA)))
+			return -1;
+	}
+	return -1;
+}
+
+/*
+ * net/http.(*persistConn).roundTrip, on the goroutine that wants the answer; the request is then written by
+ * the connection's own goroutine. One hit a call, some 0.5 us: it sits on an instruction that the kernel
+ * emulates. Nothing cheaper tells it: between the two goroutines lie channels only.
+ */
+SEC("uprobe")
+int persist_conn_round_trip(struct pt_regs *ctx)
+{
+	u64 id = bpf_get_current_pid_tgid();
+	struct target *target = target_of(id >> 32);
+	struct fd_socket s;
+	struct goids ids;
+	struct conn *c;
+	u32 flags = 0;
+	u64 conn;
+	s32 fd;
+
+	if (!target || !(target->flags & TARGET_GO))
+		return 0;
+	ids = read_goids(target, GO_G(ctx), GO_SP(ctx));
+	if (!ids.id)
+		return 0;
+	if (bpf_probe_read_user(&conn, sizeof(conn),
+				(void *)(ARG0(ctx) + target->persist_conn + IFACE_DATA)))
+		return 0;
+	fd = fd_of(target, conn);
+	if (fd < 0)
+		return 0;
+	s = fd_socket((struct task_struct *)bpf_get_current_task(), fd);
+	if (!s.sk)
+		return 0;
+	c = conn_find((u64)s.sk, s.inode);
+	if (!c)
+		c = conn_add((u64)s.sk, s.inode, id >> 32, s.family == AF_UNIX ? 0 : CONN_TCP);
+	if (!c)
+		return 0;
+	ids.parent = read_parent_goid(target, GO_G(ctx));
+	c->noted = goroutine_request(id >> 32, ids, &flags);
+	c->noted_task = ids.id;
+	c->noted_parent = ids.parent;
+	c->noted_flags = flags;
+	c->flags |= CONN_NOTED;
+	return 0;
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package golang observes what only a Go program's own memory tells: which goroutine does what, read at
+// the hooks that run anyway, and on whose behalf net/http's client uses a pooled connection, by one
+// uprobe on an instruction that the kernel emulates.
+package golang
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	"breadcrumb/bpf"
+	"breadcrumb/discovery"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"go.uber.org/zap"
+)
+
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -no-global-types -go-package golang -cflags "-O2 -g -Wall -Werror -I../../../bpf/libbpf -I../../../bpf" golang golang.bpf.c
+
+// maxLayouts bounds the executables whose layout is remembered: a node runs fewer Go programs.
+const maxLayouts = 1024
+
+// Runtime is the loaded probe. Its methods may be called from any goroutine.
+type Runtime struct {
+	log     *zap.Logger
+	objects golangObjects
+
+	mu      sync.Mutex
+	layouts map[file]*Layout
+}
+
+// file names an executable, whatever paths lead to it.
+type file struct {
+	dev, ino     uint64
+	size, change int64
+}
+
+// New loads the probe beside the core.
+func New(core *bpf.Core, log *zap.Logger) (*Runtime, error) {
+	spec, err := loadGolang()
+	if err != nil {
+		return nil, fmt.Errorf("read the built-in BPF object: %w", err)
+	}
+	replace := map[string]*ebpf.Map{}
+	for name, m := range core.SharedMaps() {
+		if shared := spec.Maps[name]; shared != nil {
+			shared.MaxEntries = m.MaxEntries()
+			replace[name] = m
+		}
+	}
+	r := &Runtime{log: log, layouts: map[file]*Layout{}}
+	if err := spec.LoadAndAssign(&r.objects, &ebpf.CollectionOptions{MapReplacements: replace}); err != nil {
+		return nil, fmt.Errorf("load the Go probe: %w", err)
+	}
+	return r, nil
+}
+
+// Close unloads the probe. What was attached must have been closed before.
+func (r *Runtime) Close() error { return r.objects.Close() }
+
+// Programs are the loaded programs by name.
+func (r *Runtime) Programs() map[string]*ebpf.Program {
+	return map[string]*ebpf.Program{"persist_conn_round_trip": r.objects.PersistConnRoundTrip}
+}
+
+// Describe adds to a watched process what the kernel side must know of Go programs of the version. Exact
+// is false if the version was never compared and the nearest one's layout is used.
+func Describe(version string, t *bpf.Target) (exact bool) {
+	o, exact := Lookup(version)
+	if o.StackHi == 0 {
+		return false // before 1.19: nothing of it is read
+	}
+	t.Flags |= bpf.TargetGo
+	t.Goid, t.ParentGoid = o.Goid, o.ParentGoid
+	t.PersistConn, t.Sysfd, t.Family, t.Sotype = o.PersistConnConn, o.Sysfd, o.Family, o.Sotype
+	return exact
+}
+
+// Attach puts the probe into a process. The note says what will not be seen of it and why, and is empty
+// if nothing; the Closer is nil if there was nothing to attach to.
+func (r *Runtime) Attach(t *discovery.Target) (_ io.Closer, note string, err error) {
+	path := fmt.Sprintf("/proc/%d/exe", t.PID)
+	layout, err := r.layout(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, "", discovery.ErrGone
+	case errors.Is(err, ErrTooOld):
+		return nil, "is " + err.Error() + ": its goroutines are not told apart", nil
+	case err != nil:
+		return nil, "", fmt.Errorf("analyse %s: %w", t.Exe, err)
+	}
+	if layout.RoundTrip == nil {
+		if layout.NoRoundTrip == noClient {
+			return nil, "", nil
+		}
+		return nil, "calls of its net/http client have no parent: " + layout.NoRoundTrip, nil
+	}
+	if !layout.Exact {
+		note = layout.Version + " is not known: the layout of the nearest version is used where it proves right"
+	}
+	exe, err := link.OpenExecutable(path)
+	if err != nil {
+		return nil, "", fmt.Errorf("open %s: %w", t.Exe, err)
+	}
+	at := layout.RoundTrip.FileOffset
+	// In this process only: another one that runs the same file and is not watched pays nothing. A Go
+	// program does not fork without an exec.
+	l, err := exe.Uprobe("", r.objects.PersistConnRoundTrip, &link.UprobeOptions{Address: at, PID: int(t.PID)})
+	if err != nil {
+		return nil, "", fmt.Errorf("attach to %s in %s: %w", roundTrip, t.Exe, err)
+	}
+	return l, note, nil
+}
+
+func (r *Runtime) layout(path string) (*Layout, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	var key file
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		key = file{st.Dev, st.Ino, st.Size, st.Ctim.Nano()}
+		r.mu.Lock()
+		l := r.layouts[key]
+		r.mu.Unlock()
+		if l != nil {
+			return l, nil
+		}
+	}
+	l, err := Analyze(f)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.layouts) >= maxLayouts {
+		clear(r.layouts)
+	}
+	r.layouts[key] = l
+	return l, nil
+}

@@ -1,0 +1,3 @@
+module example.com/nohttp
+
+go 1.19

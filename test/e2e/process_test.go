@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"breadcrumb/test/e2e/drive"
+	"breadcrumb/test/e2e/servers"
+)
+
+// TestProcessOfFiftyMilliseconds starts programs that make a few calls and end, while the agent runs.
+func TestProcessOfFiftyMilliseconds(t *testing.T) {
+	const runs, each = 30, 3
+	s := servers.Go(t, servers.Options{})
+	client := copied(t, servers.GoClient(t))
+	agent := StartAgent(t, AgentOptions{Select: []string{"--exe", client[:strings.LastIndexByte(client, '/')] + "/*"}})
+	var truth []drive.Exchange
+	pids := map[int]bool{}
+	for run := range runs {
+		cmd := exec.Command(client, "-n", fmt.Sprint(each), "-url", fmt.Sprintf("http://%s/item/%d-", s.Addr, run))
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids[cmd.ProcessState.Pid()] = true
+		truth = append(truth, exchangesOf(t, out)...)
+	}
+	agent.WaitSpans(len(truth))
+	spans, summary := agent.Stop()
+	NothingLost(t, summary, len(truth))
+	if err := Compare(spans, truth, Want{Kind: "client", Service: "goclient"}); err != nil {
+		t.Error(err)
+	}
+	for _, s := range spans {
+		pid, _ := s.Resource["process.pid"].(float64)
+		if !pids[int(pid)] {
+			t.Fatalf("process.pid is none of those that ran: %s", s)
+		}
+	}
+}
+
+// TestConnectionsFromBeforeTheAgent opens connections and uses them, then starts the agent: from then on
+// every request is seen, and nothing is made up for those before.
+func TestConnectionsFromBeforeTheAgent(t *testing.T) {
+	const conns, each = 16, 20
+	for _, name := range []string{"go", "python", "node", "nginx", "java", "puma"} {
+		t.Run(name, func(t *testing.T) {
+			kind := servers.Find(t, name)
+			s := kind.Start(t, servers.Options{})
+			var open []*drive.Conn
+			for i := range conns {
+				conn, err := drive.Dial(s.Network, s.Addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				if x := conn.Do(drive.Request{Target: fmt.Sprintf("/item/before-%d", i)}); x.Err != nil || conn.Closed {
+					t.Fatalf("%+v", x)
+				}
+				open = append(open, conn)
+				// Puma holds no more connections than it has threads busy for long.
+				if name == "puma" && len(open) == 4 {
+					break
+				}
+			}
+			// One request is under way while the agent starts.
+			var underway *drive.Conn
+			var during drive.Exchange
+			if kind.Does&servers.Sleep != 0 {
+				var err error
+				if underway, err = drive.Dial(s.Network, s.Addr); err != nil {
+					t.Fatal(err)
+				}
+				defer underway.Close()
+				if during, err = underway.Send(drive.Request{Target: "/sleep/3000/during"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+
+			agent := Trace(t, s)
+			var truth []drive.Exchange
+			for i := range each {
+				for c, conn := range open {
+					x := conn.Do(drive.Request{Target: fmt.Sprintf("/item/after-%d-%d", c, i), Trace: i%2 == 0})
+					if x.Err != nil {
+						t.Fatal(x.Err)
+					}
+					truth = append(truth, x)
+				}
+			}
+			if underway != nil {
+				if err := underway.Receive(&during); err != nil {
+					t.Fatal(err)
+				}
+				if !underway.Closed {
+					x := underway.Do(drive.Request{Target: "/item/after-during"})
+					if x.Err != nil {
+						t.Fatal(x.Err)
+					}
+					truth = append(truth, x)
+				}
+			}
+			agent.WaitSpans(len(truth))
+			spans, _ := agent.Stop()
+			if err := Compare(spans, truth, Want{Service: kind.Service}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestServerStartedAfterTheAgent selects by cgroup: whatever starts there is traced from its first request.
+func TestServerStartedAfterTheAgent(t *testing.T) {
+	for _, name := range []string{"go", "python", "node", "gunicorn-gthread", "nginx"} {
+		t.Run(name, func(t *testing.T) {
+			cgroup := servers.NewCgroup(t)
+			agent := StartAgent(t, AgentOptions{Select: []string{"--cgroup", cgroup.Path}})
+			kind := servers.Find(t, name)
+			s := kind.Start(t, servers.Options{Cgroup: cgroup})
+			truth, err := drive.Plan{Network: s.Network, Addr: s.Addr, Requests: 200, Connections: 4}.Run()
+			if err != nil {
+				t.Fatal(err)
+			}
+			agent.WaitSpans(len(truth))
+			spans, summary := agent.Stop()
+			NothingLost(t, summary, len(truth))
+			if err := Compare(spans, truth, Want{Service: kind.Service}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestForkedForEachConnection traces a server whose children inherit the connections that it accepts.
+func TestForkedForEachConnection(t *testing.T) {
+	cgroup := servers.NewCgroup(t)
+	s := servers.PythonForking(t, servers.Options{Cgroup: cgroup})
+	agent := StartAgent(t, AgentOptions{Select: []string{"--cgroup", cgroup.Path}})
+	truth, err := drive.Plan{Addr: s.Addr, Requests: 300, Connections: 4, Fresh: true}.Run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent.WaitSpans(len(truth))
+	spans, summary := agent.Stop()
+	NothingLost(t, summary, len(truth))
+	if err := Compare(spans, truth, Want{Service: "threading_server"}); err != nil {
+		t.Error(err)
+	}
+	for _, span := range spans {
+		if pid, _ := span.Resource["process.pid"].(float64); pid == 0 || int(pid) == s.Process.PID() {
+			t.Fatalf("process.pid is not that of a child: %s", span)
+		}
+	}
+}
+
+// TestReplacedWorkers asks servers that fork workers to replace them while the agent runs.
+func TestReplacedWorkers(t *testing.T) {
+	for _, name := range []string{"gunicorn-sync", "nginx"} {
+		t.Run(name, func(t *testing.T) {
+			cgroup := servers.NewCgroup(t)
+			kind := servers.Find(t, name)
+			s := kind.Start(t, servers.Options{Cgroup: cgroup})
+			agent := StartAgent(t, AgentOptions{Select: []string{"--cgroup", cgroup.Path}})
+			plan := drive.Plan{Network: s.Network, Addr: s.Addr, Requests: 100, Connections: 4}
+			truth, err := plan.Run()
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			old := servers.Children(s.Process.PID())
+			if err := s.Process.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
+				t.Fatal(err)
+			}
+			for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+				now := servers.Children(s.Process.PID())
+				if len(now) == len(old) && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(old, pid) }) {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("workers were %v and are %v", old, now)
+				}
+			}
+			more, err := plan.Run()
+			if err != nil {
+				t.Fatal(err)
+			}
+			truth = append(truth, more...)
+			agent.WaitSpans(len(truth))
+			spans, summary := agent.Stop()
+			NothingLost(t, summary, len(truth))
+			if err := Compare(spans, truth, Want{Service: kind.Service}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestProgramThatIsReplaced starts a shell that becomes a server: the server's name counts.
+func TestProgramThatIsReplaced(t *testing.T) {
+	cgroup := servers.NewCgroup(t)
+	agent := StartAgent(t, AgentOptions{Select: []string{"--cgroup", cgroup.Path}})
+	port := servers.FreePort(t)
+	exe := servers.Build(t, "test/e2e/servers/testdata/goserver")
+	p := servers.Run(t, servers.Options{Cgroup: cgroup}, "sh", "-c", "exec "+exe+" -listen "+servers.Loopback(port))
+	s := servers.Listening(t, p, port)
+	truth, err := drive.Plan{Addr: s.Addr, Requests: 50, Connections: 2}.Run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent.WaitSpans(len(truth))
+	spans, summary := agent.Stop()
+	NothingLost(t, summary, len(truth))
+	if err := Compare(spans, truth, Want{Service: "goserver"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOthersAreLeftAlone loads two servers of which one is selected.
+func TestOthersAreLeftAlone(t *testing.T) {
+	s, other := servers.Go(t, servers.Options{}), servers.Go(t, servers.Options{})
+	agent := Trace(t, s)
+	plan := drive.Plan{Addr: other.Addr, Requests: 200, Connections: 4}
+	if _, err := plan.Run(); err != nil {
+		t.Fatal(err)
+	}
+	plan.Addr = s.Addr
+	truth, err := plan.Run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent.WaitSpans(len(truth))
+	spans, summary := agent.Stop()
+	NothingLost(t, summary, len(truth))
+	if err := Compare(spans, truth, Want{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNameFromTheEnvironment gives a server a name by the variable that OpenTelemetry defines.
+func TestNameFromTheEnvironment(t *testing.T) {
+	s := servers.Python(t, servers.Options{Env: []string{"OTEL_SERVICE_NAME=warehouse", "OTEL_RESOURCE_ATTRIBUTES=team=blue"}})
+	agent := Trace(t, s)
+	truth, err := drive.Plan{Addr: s.Addr, Requests: 5, Connections: 1}.Run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent.WaitSpans(len(truth))
+	spans, _ := agent.Stop()
+	if err := Compare(spans, truth, Want{Service: "warehouse"}); err != nil {
+		t.Error(err)
+	}
+	if team := spans[0].Resource["team"]; team != "blue" {
+		t.Errorf("the resource's team is %v", team)
+	}
+}
