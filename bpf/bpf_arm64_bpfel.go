@@ -276,6 +276,7 @@ const (
 	bpfProgSockRecvLength     = "sock_recv_length"
 	bpfProgSockSendLength     = "sock_send_length"
 	bpfProgSysEnter           = "sys_enter"
+	bpfProgSysExit            = "sys_exit"
 	bpfVarExportConnEvent     = "export_conn_event"
 	bpfVarExportDataEvent     = "export_data_event"
 	bpfVarExportDirection     = "export_direction"
@@ -341,6 +342,7 @@ type bpfProgramSpecs struct {
 	SockRecvLength   *ebpf.ProgramSpec `ebpf:"sock_recv_length"`
 	SockSendLength   *ebpf.ProgramSpec `ebpf:"sock_send_length"`
 	SysEnter         *ebpf.ProgramSpec `ebpf:"sys_enter"`
+	SysExit          *ebpf.ProgramSpec `ebpf:"sys_exit"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -457,6 +459,7 @@ type bpfPrograms struct {
 	SockRecvLength   *ebpf.Program `ebpf:"sock_recv_length"`
 	SockSendLength   *ebpf.Program `ebpf:"sock_send_length"`
 	SysEnter         *ebpf.Program `ebpf:"sys_enter"`
+	SysExit          *ebpf.Program `ebpf:"sys_exit"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -468,6 +471,7 @@ func (p *bpfPrograms) Close() error {
 		p.SockRecvLength,
 		p.SockSendLength,
 		p.SysEnter,
+		p.SysExit,
 	)
 }
 

@@ -88,7 +88,7 @@ var (
 	everywhere = []string{bpfProgInetSockSetState, bpfProgSchedProcessExec, bpfProgSchedProcessFork,
 		bpfProgSchedProcessExit, bpfProgSysEnter}
 	socketOnly  = []string{bpfProgSockSendLength, bpfProgSockRecvLength}
-	syscallOnly = []string{}
+	syscallOnly = []string{bpfProgSysExit}
 )
 
 // Load loads and attaches the kernel side. No process is watched yet.

@@ -233,6 +233,165 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
 	return 0;
 }
 
+/*
+ * The syscall tracepoints: the way in where the socket tracepoints are missing. From the descriptor to the
+ * socket it is ten reads, and every system call of the machine pays for the tracepoint. Bytes that
+ * io_uring moves pass here unseen.
+ */
+enum {
+	MESSAGES = 8, /* of one sendmmsg or recvmmsg that are followed */
+};
+
+/* socket_of sets what io says of the connection behind a descriptor of the task; false if there is none. */
+static __always_inline bool socket_of(struct task_struct *task, u32 fd, struct io *io, u8 *state)
+{
+	struct fd_socket s = fd_socket(task, fd);
+	struct sock *sk = s.sk;
+
+	if (!sk)
+		return false;
+	io->key = (u64)sk;
+	io->inode = s.inode;
+	io->tcp = s.family != AF_UNIX;
+	*state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	return true;
+}
+
+/* moved is what one finished call, or one message of one, moved over a descriptor. */
+struct moved {
+	u32 fd;
+	u32 total;
+	u32 index; /* of the message */
+	u32 shown; /* the process has, or had, the bytes */
+};
+
+static __always_inline void call_moved(const struct moved *m, const u32 dir)
+{
+	u64 id = bpf_get_current_pid_tgid();
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	struct target *target = target_of(id >> 32);
+	struct thread *thread = thread_get(task);
+	struct telling t = {};
+	struct io *io = &t.io;
+	struct tcp_sock *tp;
+	struct conn *c;
+	u8 state;
+
+	if (!target || !thread || !socket_of(task, m->fd, io, &state))
+		return;
+	io->end = bpf_ktime_get_ns();
+	if (!m->total) {
+		struct sock *sk = (struct sock *)io->key;
+
+		if (dir == DIR_INGRESS && BPF_CORE_READ(sk, sk_shutdown) & RCV_SHUTDOWN) {
+			c = conn_find(io->key, io->inode);
+			if (c)
+				on_end(c, END_PEER, io->end);
+		}
+		return;
+	}
+	io->begin = dir == DIR_EGRESS && thread->begin ? thread->begin : io->end;
+	io->tgid = id >> 32;
+	io->tid = id;
+	io->total = m->total;
+	if (m->shown)
+		io->buf = call_buffer(regs, m->index);
+	if (io->tcp) {
+		tp = (struct tcp_sock *)io->key;
+		io->seq = dir == DIR_EGRESS ? BPF_CORE_READ(tp, write_seq) : BPF_CORE_READ(tp, copied_seq);
+		io->seq -= m->total;
+	}
+	c = conn_of(io, target, io->tcp && state == TCP_CLOSE);
+	if (c)
+		on_bytes(&t, c, target, thread, regs, dir);
+}
+
+/* Global, so that each is verified once and not for each message of a call. */
+__noinline int call_sent(struct moved *m)
+{
+	if (m)
+		call_moved(m, DIR_EGRESS);
+	return 0;
+}
+
+__noinline int call_received(struct moved *m)
+{
+	if (m)
+		call_moved(m, DIR_INGRESS);
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
+{
+	u64 id = bpf_get_current_pid_tgid();
+	struct target *target;
+	bool egress = false;
+	u32 messages = 1;
+	u32 flags = 0;
+	s32 nr;
+
+	if (ret < 0)
+		return 0;
+	nr = CALL_NR(regs);
+	switch (nr) {
+	case NR_WRITE:
+	case NR_WRITEV:
+	case NR_PWRITEV2:
+	case NR_SENDTO:
+	case NR_SENDMSG:
+	case NR_SENDFILE:
+	case NR_SENDMMSG:
+	case NR_SPLICE:
+		egress = true;
+		break;
+	case NR_READ:
+	case NR_READV:
+	case NR_PREADV2:
+	case NR_RECVMMSG:
+		break;
+	case NR_RECVFROM:
+		flags = CALL_ARG4(regs);
+		break;
+	case NR_RECVMSG:
+		flags = CALL_ARG3(regs);
+		break;
+	default:
+		return 0;
+	}
+	target = target_of(id >> 32);
+	if (!target || !IS_64_BIT(regs) || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
+		return 0;
+	struct moved m = {
+		.fd = CALL_ARG1(regs),
+		.total = ret,
+		.shown = !(flags & MSG_TRUNC), /* it threw the bytes away */
+	};
+
+	if (nr == NR_SPLICE) {
+		/* From a socket into a pipe, or from a pipe into a socket. */
+		call_received(&m);
+		m.fd = CALL_ARG3(regs);
+	}
+	if (nr == NR_SENDMMSG || nr == NR_RECVMMSG)
+		messages = ret;
+	for (u32 i = 0; i < MESSAGES && i < messages; i++) {
+		if (nr == NR_SENDMMSG || nr == NR_RECVMMSG) {
+			struct mmsghdr *msg = (struct mmsghdr *)CALL_ARG2(regs);
+
+			m.index = i;
+			if (bpf_probe_read_user(&m.total, sizeof(m.total), &msg[i].msg_len))
+				break;
+		}
+		if (egress)
+			call_sent(&m);
+		else
+			call_received(&m);
+	}
+	return 0;
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newstate)
 {

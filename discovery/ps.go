@@ -94,10 +94,17 @@ func (p Processes) Write(w io.Writer) error {
 		return err
 	}
 	if p.KernelThreads > 0 {
-		_, err := fmt.Fprintf(w, "%d kernel threads are not listed: they have nothing to trace.\n", p.KernelThreads)
+		_, err := fmt.Fprintf(w, "not listed: %s of the kernel's own, which have nothing to trace\n", count(p.KernelThreads, "thread", "threads"))
 		return err
 	}
 	return nil
+}
+
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // runs is the language with its version.
@@ -204,14 +211,11 @@ func (p Processes) Suggest() string {
 		b.WriteString("nothing here listens on a TCP port, as far as can be seen\n")
 	}
 	if denied := p.denied(); denied > 0 {
-		what, mend := "processes", "run as root or with CAP_SYS_PTRACE"
-		if denied == 1 {
-			what = "process"
-		}
+		mend := "run as root or with CAP_SYS_PTRACE"
 		if os.Geteuid() == 0 {
 			mend = "the kernel refuses it even to root"
 		}
-		fmt.Fprintf(&b, "%d %s could not be looked at: %s\n", denied, what, mend)
+		fmt.Fprintf(&b, "%s could not be looked at: %s\n", count(denied, "process", "processes"), mend)
 	}
 	b.WriteString("`breadcrumb ps` lists all processes\n")
 	return b.String()

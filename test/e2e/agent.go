@@ -22,7 +22,7 @@ import (
 
 // patience is a safety net: no test passes or fails by how long something takes, but one that waits for
 // what never comes has to end.
-const patience = 90 * time.Second
+const patience = 60 * time.Second
 
 // Agent is a running breadcrumb.
 type Agent struct {

@@ -20,10 +20,10 @@ const maxAttrs = 16
 
 // Attributes of our own.
 var (
-	// truncated marks a span of which a head was longer than what was captured of it.
-	truncated = attribute.Bool("breadcrumb.truncated", true)
-	// unfinished marks a span of an exchange that was still under way when the agent stopped.
-	unfinished = attribute.Bool("breadcrumb.unfinished", true)
+	// truncatedAttr marks a span of which a head was longer than what was captured of it.
+	truncatedAttr = attribute.Bool("breadcrumb.truncated", true)
+	// unfinishedAttr marks a span of an exchange that was still under way when the agent stopped.
+	unfinishedAttr = attribute.Bool("breadcrumb.unfinished", true)
 )
 
 // failureKind is a value of error.type for what no status code tells.
@@ -81,7 +81,6 @@ type values struct {
 	transport             attribute.KeyValue
 
 	agent, client interned
-	scheme        interned
 	authority     authority
 	target        string // as it was sent
 	targetScheme  string
@@ -91,10 +90,25 @@ type values struct {
 	scratch       []byte
 }
 
+// maxInterned bounds the values that a connection keeps, so that one long one does not stay for its life.
+const maxInterned = 1 << 10
+
 // interned is a value and the bytes that it was made from.
 type interned struct {
 	from string
 	attr attribute.KeyValue
+}
+
+func (i *interned) of(key attribute.Key, b []byte) attribute.KeyValue {
+	if i.attr.Key != "" && i.from == string(b) {
+		return i.attr
+	}
+	s := string(b)
+	attr := key.String(valid(s))
+	if len(s) <= maxInterned {
+		i.from, i.attr = s, attr
+	}
+	return attr
 }
 
 // authority is a host with a port as it was sent, and what it means.
@@ -150,11 +164,7 @@ func (d *decoder) describe(ex *exchange, cut bool) {
 	if v.server {
 		attrs = v.clientAddress(attrs, r)
 		if r.agent != nil {
-			if v.agent.from != string(r.agent) || v.agent.attr.Key == "" {
-				v.agent.from = string(r.agent)
-				v.agent.attr = semconv.UserAgentOriginal(text(r.agent))
-			}
-			attrs = append(attrs, v.agent.attr)
+			attrs = append(attrs, v.agent.of(semconv.UserAgentOriginalKey, r.agent))
 		}
 	}
 	if v.peerAddress.Key != "" {
@@ -176,7 +186,7 @@ func (d *decoder) describe(ex *exchange, cut bool) {
 		attrs = append(attrs, semconv.NetworkProtocolVersion("1."+string(rune(r.minor))))
 	}
 	if cut {
-		attrs = append(attrs, truncated)
+		attrs = append(attrs, truncatedAttr)
 	}
 	sp.Attrs = attrs
 }
@@ -228,7 +238,7 @@ func (d *decoder) conclude(ex *exchange, f failure) {
 			attrs = append(attrs, semconv.HTTPResponseBodySize(int(a.size)))
 		}
 		if a.truncated {
-			attrs = append(attrs, truncated)
+			attrs = append(attrs, truncatedAttr)
 		}
 	}
 	// Where the response is complete, the announced size holds even if the end of the body passed
@@ -237,7 +247,7 @@ func (d *decoder) conclude(ex *exchange, f failure) {
 		attrs = append(attrs, semconv.HTTPRequestBodySize(int(ex.size)))
 	}
 	if f.unfinished {
-		attrs = append(attrs, unfinished)
+		attrs = append(attrs, unfinishedAttr)
 	}
 	sp.Attrs = attrs
 }
@@ -265,7 +275,11 @@ func (v *values) url(attrs []attribute.KeyValue, r *request, m method) []attribu
 		attrs = append(attrs, schemeHTTP)
 	}
 	attrs = v.origin(attrs, r, m, scheme, wire, origin, userinfo)
-	return v.serverAddress(attrs, scheme, host)
+	attrs = v.serverAddress(attrs, scheme, host)
+	if len(v.authority.from) > maxInterned {
+		v.authority = authority{}
+	}
+	return attrs
 }
 
 func (v *values) schemeAttr(scheme string) attribute.KeyValue {
@@ -275,10 +289,7 @@ func (v *values) schemeAttr(scheme string) attribute.KeyValue {
 	case "https":
 		return schemeHTTPS
 	}
-	if v.scheme.from != scheme {
-		v.scheme.from, v.scheme.attr = scheme, semconv.URLScheme(scheme)
-	}
-	return v.scheme.attr
+	return semconv.URLScheme(scheme)
 }
 
 // original returns scheme and host as the first client sent them, if a proxy tells.
@@ -311,8 +322,8 @@ func (v *values) origin(attrs []attribute.KeyValue, r *request, m method, scheme
 			return attrs
 		}
 		if v.target != string(target) || v.path.Key == "" {
-			v.target = string(target)
-			path, query, ok := strings.Cut(v.target, "?")
+			s := string(target)
+			path, query, ok := strings.Cut(s, "?")
 			if path == "" {
 				path = "/"
 			}
@@ -322,11 +333,13 @@ func (v *values) origin(attrs []attribute.KeyValue, r *request, m method, scheme
 				v.scratch = redact(v.scratch[:0], target[len(target)-len(query):])
 				v.query = semconv.URLQuery(text(v.scratch))
 			}
+			v.target = s
 		}
 		attrs = append(attrs, v.path)
 		if v.query.Key != "" {
 			attrs = append(attrs, v.query)
 		}
+		v.forget()
 		return attrs
 	}
 	if m == methodConnect {
@@ -359,7 +372,17 @@ func (v *values) origin(attrs []attribute.KeyValue, r *request, m method, scheme
 		v.scratch = b
 		v.full = semconv.URLFull(text(b))
 	}
-	return append(attrs, v.full)
+	attrs = append(attrs, v.full)
+	v.forget()
+	return attrs
+}
+
+// forget drops a long target and what was made of it.
+func (v *values) forget() {
+	if len(v.target)+len(v.targetHost) > maxInterned {
+		v.target, v.targetHost, v.scratch = "", "", nil
+		v.path, v.query, v.full = attribute.KeyValue{}, attribute.KeyValue{}, attribute.KeyValue{}
+	}
 }
 
 // appendRemote adds the other side's address as a URL has it.
@@ -428,11 +451,7 @@ func (v *values) clientAddress(attrs []attribute.KeyValue, r *request) []attribu
 			addr = address(first(r.forFor))
 		}
 		if addr != nil {
-			if v.client.from != string(addr) {
-				v.client.from = string(addr)
-				v.client.attr = semconv.ClientAddress(v.client.from)
-			}
-			return append(attrs, v.client.attr)
+			return append(attrs, v.client.of(semconv.ClientAddressKey, addr))
 		}
 	}
 	if v.peerClient.Key != "" {

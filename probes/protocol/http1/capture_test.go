@@ -103,10 +103,8 @@ type made struct {
 	status     int
 	request    int64 // body sizes; -1 where they need not be known
 	response   int64
-	first      int // index of the event with the request's first byte
 	start, end int64
 	endKnown   bool
-	unclear    bool // the conversation is such that loss may make it wrong
 }
 
 // talk is a conversation as the kernel side reports it.
@@ -215,7 +213,7 @@ func (w *talker) exchange(n int) {
 	if !w.server {
 		req, res = res, req
 	}
-	m := made{path: "/" + strconv.Itoa(n), request: -1, response: -1, first: len(w.talk.events)}
+	m := made{path: "/" + strconv.Itoa(n), request: -1, response: -1}
 	m.method = []string{"GET", "GET", "GET", "HEAD", "POST", "PUT", "DELETE"}[w.rng.IntN(7)]
 	head := m.method + " " + m.path + " HTTP/1.1\r\nHost: example.com\r\n" + w.padding()
 	body := ""
@@ -282,7 +280,7 @@ func converse(rng *rand.Rand, server, evil bool, n int) talk {
 	return w.talk
 }
 
-// ask turns progress events into what the caller makes of them: it asks only if the decoder waits.
+// playAsking is play with a caller that asks how far the connection is only if the decoder waits.
 func playAsking(t testing.TB, conn *probes.Conn, server bool, events []chunk) (*sink, error) {
 	d := newDecoder(conn, server)
 	k := newSink(t)
@@ -326,7 +324,7 @@ func pathOf(s *span.Span, server bool) (path string, status int64, request, resp
 }
 
 func TestConversationsAsTheKernelReportsThem(t *testing.T) {
-	for seed := range uint64(2000) {
+	for seed := range uint64(600) {
 		server := seed%2 == 0
 		talk := converse(rand.New(rand.NewPCG(seed, 1)), server, seed%3 == 0, 12)
 		acc := new(ledger.Account)
@@ -369,7 +367,7 @@ func TestConversationsAsTheKernelReportsThem(t *testing.T) {
 
 func TestEveryRequestIsCountedOnceWhenEventsAreLost(t *testing.T) {
 	good, all := 0, 0
-	for seed := range uint64(4000) {
+	for seed := range uint64(1500) {
 		server := seed%2 == 0
 		rng := rand.New(rand.NewPCG(seed, 2))
 		evil := seed%3 == 0
@@ -388,6 +386,9 @@ func TestEveryRequestIsCountedOnceWhenEventsAreLost(t *testing.T) {
 					continue
 				}
 				ev.Lost, lost = lost, false
+			} else if ev.end != nil && lost {
+				// The end of a connection does not tell of a loss before it; an empty chunk does.
+				kept = append(kept, chunk{Chunk: probes.Chunk{Lost: true, End: ev.Chunk.End}})
 			}
 			kept = append(kept, ev)
 		}
@@ -420,7 +421,7 @@ func TestEveryRequestIsCountedOnceWhenEventsAreLost(t *testing.T) {
 			}
 			seen[path] = true
 			m := talk.made[n]
-			if status >= 0 && status != int64(m.status) && !cut {
+			if status != int64(m.status) || cut {
 				t.Errorf("seed %d: %s has status %d, want %+v", seed, path, status, m)
 			}
 			if request >= 0 && m.request >= 0 && request != m.request || response >= 0 && m.response >= 0 && response != m.response {

@@ -42,6 +42,7 @@ const server = http.createServer((req, res) => {
 
 // Changes to a protocol of its own, which sends everything back.
 server.on('upgrade', (req, socket, head) => {
+  socket.on('error', () => {});
   socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n');
   socket.write(head);
   socket.pipe(socket);
