@@ -144,6 +144,7 @@ const (
 	bpfEventKindEVENT_EXIT     bpfEventKind = 5
 	bpfEventKindEVENT_EXEC     bpfEventKind = 6
 	bpfEventKindEVENT_FORK     bpfEventKind = 7
+	bpfEventKindEVENT_LISTEN   bpfEventKind = 8
 )
 
 type bpfGoroutine struct {

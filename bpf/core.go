@@ -177,10 +177,21 @@ func explain(err error) error {
 	case errors.As(err, &verifier):
 		return fmt.Errorf("%w (the kernel's verifier refused a program; --log-level debug prints its log)", err)
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("%w (run as root, or with CAP_BPF and CAP_PERFMON; breadcrumb check says what is missing)", err)
+		return &refused{err}
 	}
 	return err
 }
+
+// refused is an error for want of rights. The library's guess at the locked memory limit is left out: it has
+// not been a cause since 5.11, and leads people astray.
+type refused struct{ error }
+
+func (e *refused) Error() string {
+	text, _, _ := strings.Cut(e.error.Error(), " (MEMLOCK")
+	return text + " (run as root, or with CAP_BPF and CAP_PERFMON; `breadcrumb check` says what is missing)"
+}
+
+func (e *refused) Unwrap() error { return e.error }
 
 func (c *Core) readStats(spec *ebpf.CollectionSpec) error {
 	var enum *btf.Enum

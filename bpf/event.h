@@ -16,6 +16,7 @@ enum event_kind {
 	EVENT_EXIT,	/* struct process_event: a watched process has ended */
 	EVENT_EXEC,	/* struct process_event: a process has a new program */
 	EVENT_FORK,	/* struct process_event: a watched process has a child, watched from its birth */
+	EVENT_LISTEN,	/* struct process_event: a process listens on another TCP port */
 };
 
 enum direction {

@@ -392,6 +392,20 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 	return 0;
 }
 
+static __always_inline void tell_process(u32 kind, u32 tgid, u32 parent)
+{
+	struct process_event *e = bpf_ringbuf_reserve(&processes, sizeof(*e), 0);
+
+	if (!e) {
+		count(STAT_PROCESS_RING_FULL);
+		return;
+	}
+	e->hdr = header(kind, tgid, bpf_ktime_get_ns());
+	e->parent = parent;
+	e->pad = 0;
+	bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newstate)
 {
@@ -430,6 +444,10 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newst
 		}
 		return 0;
 	}
+	if (newstate == TCP_LISTEN) {
+		tell_process(EVENT_LISTEN, bpf_get_current_pid_tgid() >> 32, 0);
+		return 0;
+	}
 	if (newstate == TCP_ESTABLISHED) {
 		/* A client's: now it has its port. It is told before the first bytes, so that the request is known
 		 * for what it is when it comes out at the other end. */
@@ -451,20 +469,6 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newst
 	on_end(c, sk->sk_err ? END_RESET : END_CLOSED, now);
 	bpf_map_delete_elem(&conns, &key);
 	return 0;
-}
-
-static __always_inline void tell_process(u32 kind, u32 tgid, u32 parent)
-{
-	struct process_event *e = bpf_ringbuf_reserve(&processes, sizeof(*e), 0);
-
-	if (!e) {
-		count(STAT_PROCESS_RING_FULL);
-		return;
-	}
-	e->hdr = header(kind, tgid, bpf_ktime_get_ns());
-	e->parent = parent;
-	e->pad = 0;
-	bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
 }
 
 SEC("tp_btf/sched_process_exec")

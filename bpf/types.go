@@ -30,6 +30,7 @@ const (
 	EventExit     = bpfEventKindEVENT_EXIT
 	EventExec     = bpfEventKindEVENT_EXEC
 	EventFork     = bpfEventKindEVENT_FORK
+	EventListen   = bpfEventKindEVENT_LISTEN
 )
 
 // Flags of a DataEvent.

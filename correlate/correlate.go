@@ -6,6 +6,9 @@
 package correlate
 
 import (
+	"encoding/binary"
+	"net/netip"
+
 	"breadcrumb/internal/span"
 
 	"go.opentelemetry.io/otel/trace"
@@ -35,7 +38,7 @@ type Stats struct {
 }
 
 // node is a span as its relatives see it. It outlives the span, which belongs to the exporter once it is
-// released.
+// released, for as long as a child may still ask for its trace.
 type node struct {
 	span   *span.Span // nil once released or lost
 	id     trace.SpanID
@@ -46,19 +49,22 @@ type node struct {
 	traceID    trace.TraceID
 	traceState string
 	flags      trace.TraceFlags
+	wire       trace.SpanID // the span that its own headers named
 
-	held    []*node // finished, waiting for this one
+	held    siblings // finished, waiting for this one
+	line    links    // its place in the list of all that wait, or hold, as it does
+	family  links    // its place among those that its parent holds
 	aliases []trace.SpanID
 	pair    *pair
 	start   int64
 	end     int64  // 0: under way
 	goids   uint64 // highest goroutine id that was seen in the process before this request
 	joins   uint32 // TCP sequence number of the first byte
+	refs    int32  // one while it is under way, waiting or holding, and one for each child
 	hasSeq  bool
+	pending bool // it is in pair.pending
 	kind    trace.SpanKind
 	state   state
-	refs    int32
-	wire    trace.SpanID // the span that its own headers named; set on release
 }
 
 type state uint8
@@ -79,9 +85,10 @@ type Correlator struct {
 	goids map[uint32]uint64      // by process: highest goroutine id seen
 	conns map[uint64]*conn
 	ends  map[endpoint]*conn
-	held  int
-	wait  fifo // nodes in state waiting, oldest first
-	order fifo // nodes in state holding, oldest first
+	addrs map[netip.Addr]struct{} // of connections that were seen from this node's end
+	gone  []*conn                 // closed, but in ends for the sake of a caller that is not told yet
+	wait  list                    // of nodes in state waiting, oldest first
+	holds list                    // of nodes in state holding, oldest first
 	out   []*span.Span
 	free  []*node
 }
@@ -94,6 +101,7 @@ func New(cfg Config) *Correlator {
 		goids: map[uint32]uint64{},
 		conns: map[uint64]*conn{},
 		ends:  map[endpoint]*conn{},
+		addrs: map[netip.Addr]struct{}{},
 	}
 }
 
@@ -101,10 +109,13 @@ func New(cfg Config) *Correlator {
 func (c *Correlator) Stats() Stats { return c.stats }
 
 // Held is the number of finished spans that wait for a parent.
-func (c *Correlator) Held() int { return c.held }
+func (c *Correlator) Held() int { return c.holds.n }
 
 // Waiting is the number of finished spans whose caller may still be told.
-func (c *Correlator) Waiting() int { return len(c.wait.nodes) - c.wait.first }
+func (c *Correlator) Waiting() int { return c.wait.n }
+
+// Ready is the number of spans that Take would return.
+func (c *Correlator) Ready() int { return len(c.out) }
 
 // Add takes a span that began, ended or was lost, as the decoders tell it.
 func (c *Correlator) Add(s *span.Span) {
@@ -121,7 +132,7 @@ func (c *Correlator) Add(s *span.Span) {
 // Alias says that whatever names id as its cause means s.
 func (c *Correlator) Alias(id trace.SpanID, s *span.Span) {
 	n := c.nodes[s.ID]
-	if n == nil || c.nodes[id] != nil {
+	if n == nil || n.span != s || c.nodes[id] != nil {
 		return
 	}
 	n.aliases = append(n.aliases, id)
@@ -138,6 +149,13 @@ func (c *Correlator) Take() []*span.Span {
 
 func (c *Correlator) begin(s *span.Span) {
 	ev := &s.Evidence
+	for old := c.nodes[s.ID]; old != nil; old = c.nodes[s.ID] {
+		if old.span == s {
+			return
+		}
+		// Two of one name would be one span to whoever reads the trace.
+		binary.BigEndian.PutUint64(s.ID[:], mix(binary.BigEndian.Uint64(s.ID[:]))|1)
+	}
 	n := c.newNode()
 	n.span, n.id, n.kind, n.start = s, s.ID, s.Kind, s.Start
 	n.joins, n.hasSeq = ev.Seq, ev.HasSeq
@@ -145,7 +163,7 @@ func (c *Correlator) begin(s *span.Span) {
 	if ev.Task > n.goids {
 		c.goids[ev.PID] = ev.Task
 	}
-	c.nodes[s.ID] = n
+	c.nodes[n.id] = n
 	if s.Kind == trace.SpanKindClient {
 		n.setParent(c.cause(s), ev.CauseSource)
 	}
@@ -154,27 +172,35 @@ func (c *Correlator) begin(s *span.Span) {
 
 func (c *Correlator) finish(s *span.Span) {
 	n := c.nodes[s.ID]
-	if n == nil || n.span != s {
-		return // it was never begun: a decoder's mistake, which its tests would show
+	if n == nil || n.span != s || n.state != underWay {
+		return // it was never begun, or has ended: a decoder's mistake, which its tests would show
 	}
 	n.end = s.End
 	if n.parent == nil && n.pair.mayJoin(n) {
 		n.state = waiting
 		c.wait.push(n)
+		if c.wait.n > c.cfg.MaxHeld {
+			c.stopWaiting(c.wait.first)
+		}
 		return
 	}
 	c.settle(n)
 }
 
+// stopWaiting settles a node whose caller will not be told, or just was.
+func (c *Correlator) stopWaiting(n *node) {
+	c.wait.remove(n)
+	c.settle(n)
+}
+
 // settle lets a finished span go, or has it wait for its parent.
 func (c *Correlator) settle(n *node) {
-	c.forget(n)
+	n.forget()
 	if p := n.parent; p != nil && p.state != released && p.state != lost {
 		n.state = holding
-		p.held = append(p.held, n)
-		c.held++
-		c.order.push(n)
-		for c.held > c.cfg.MaxHeld {
+		p.held.push(n)
+		c.holds.push(n)
+		for c.holds.n > c.cfg.MaxHeld {
 			c.orphanOldest()
 		}
 		return
@@ -191,10 +217,10 @@ func (c *Correlator) release(n *node) {
 
 func (c *Correlator) lose(s *span.Span) {
 	n := c.nodes[s.ID]
-	if n == nil || n.span != s {
+	if n == nil || n.span != s || n.state != underWay {
 		return
 	}
-	c.forget(n)
+	n.forget()
 	c.leave(n, lost)
 }
 
@@ -205,70 +231,50 @@ func (c *Correlator) leave(n *node, st state) {
 	for _, id := range n.aliases {
 		delete(c.nodes, id)
 	}
-	held := n.held
-	n.held = nil
-	for i, child := range held {
-		held[i] = nil
-		if child.state == holding {
-			c.held--
-			c.release(child)
-		}
+	for child := n.held.first; child != nil; child = n.held.first {
+		c.letGo(child)
 	}
-	n.held = held[:0]
 	c.drop(n.parent)
 	n.parent = nil
 	c.drop(n)
 }
 
-func (c *Correlator) orphanOldest() {
-	for {
-		n := c.order.pop()
-		if n == nil {
-			return
-		}
-		old := n.state == holding
-		if old {
-			c.stats.Orphaned++
-			c.held--
-			n.state = underWay
-			c.drop(n.parent)
-			n.parent = nil
-			c.release(n)
-		}
-		c.drop(n)
-		if old {
-			return
-		}
-	}
+// letGo releases a node that its parent holds.
+func (c *Correlator) letGo(n *node) {
+	n.parent.held.remove(n)
+	c.holds.remove(n)
+	c.release(n)
 }
 
-// Expire lets go what has waited for long enough at time now (Unix ns, of the events).
+func (c *Correlator) orphanOldest() {
+	c.stats.Orphaned++
+	n := c.holds.first
+	p := n.parent
+	p.held.remove(n)
+	c.holds.remove(n)
+	n.parent = nil
+	c.drop(p)
+	c.release(n)
+}
+
+// Expire lets go what has waited for long enough at time now (Unix ns, of the events). What is to end far
+// in the future stems from before a change of the clock.
 func (c *Correlator) Expire(now int64) {
-	for n := c.wait.peek(); n != nil && (n.state != waiting || n.end+c.cfg.JoinWait < now); n = c.wait.peek() {
-		c.wait.pop()
-		if n.state == waiting {
-			c.settle(n)
-		}
-		c.drop(n)
+	for n := c.wait.first; n != nil && (now-n.end > c.cfg.JoinWait || n.end-now > c.cfg.JoinWait); n = c.wait.first {
+		c.stopWaiting(n)
 	}
-	// What has left the order in the meantime is dropped from its front; what is under it waits its turn.
-	for n := c.order.peek(); n != nil && n.state != holding; n = c.order.peek() {
-		c.order.pop()
-		c.drop(n)
-	}
+	c.forgetGone()
 }
 
 // Flush lets everything go that is finished. What is still under way must have been ended before.
 func (c *Correlator) Flush() {
-	for n := c.wait.pop(); n != nil; n = c.wait.pop() {
-		if n.state == waiting {
-			c.settle(n)
-		}
-		c.drop(n)
+	for c.wait.first != nil {
+		c.stopWaiting(c.wait.first)
 	}
-	for c.held > 0 {
+	for c.holds.first != nil {
 		c.orphanOldest()
 	}
+	c.forgetGone()
 }
 
 // Exit forgets a process.
@@ -278,14 +284,19 @@ func (n *node) setParent(p *node, source span.Source) {
 	if p == nil || p == n {
 		return
 	}
-	for a := p; a != nil; a = a.parent { // never a circle, whatever the events say
-		if a == n {
-			return
+	if n.refs > 1 { // it has children: never a circle, whatever the events say
+		for a := p.parent; a != nil; a = a.parent {
+			if a == n {
+				return
+			}
 		}
 	}
 	p.refs++
 	n.parent, n.source = p, source
 }
+
+// maxFree bounds the nodes that are kept for later: what a busy second needs.
+const maxFree = 16384
 
 func (c *Correlator) newNode() *node {
 	if last := len(c.free) - 1; last >= 0 {
@@ -297,50 +308,16 @@ func (c *Correlator) newNode() *node {
 	return &node{refs: 1}
 }
 
-// drop gives up one reference to the node.
+// drop gives up one reference to the node. Nothing refers to a node without one: lists and pairs are left
+// before.
 func (c *Correlator) drop(n *node) {
 	if n == nil {
 		return
 	}
 	n.refs--
-	if n.refs > 0 || len(c.free) >= 4096 {
+	if n.refs > 0 || len(c.free) == maxFree {
 		return
 	}
-	*n = node{held: n.held[:0], aliases: n.aliases[:0]}
+	*n = node{aliases: n.aliases[:0]}
 	c.free = append(c.free, n)
-}
-
-// fifo is a queue of nodes, each counted as a reference.
-type fifo struct {
-	nodes []*node
-	first int
-}
-
-func (q *fifo) push(n *node) {
-	n.refs++
-	q.nodes = append(q.nodes, n)
-}
-
-func (q *fifo) peek() *node {
-	if q.first == len(q.nodes) {
-		return nil
-	}
-	return q.nodes[q.first]
-}
-
-func (q *fifo) pop() *node {
-	n := q.peek()
-	if n == nil {
-		return nil
-	}
-	q.nodes[q.first] = nil
-	q.first++
-	if q.first == len(q.nodes) {
-		q.nodes, q.first = q.nodes[:0], 0
-	} else if q.first > 1024 && q.first*2 > len(q.nodes) {
-		n := copy(q.nodes, q.nodes[q.first:])
-		clear(q.nodes[n:])
-		q.nodes, q.first = q.nodes[:n], 0
-	}
-	return n
 }

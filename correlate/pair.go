@@ -4,6 +4,7 @@ package correlate
 
 import (
 	"net/netip"
+	"slices"
 
 	"breadcrumb/internal/span"
 
@@ -43,8 +44,12 @@ type pair struct {
 	pending []*node // begun, not joined
 }
 
-// maxPending bounds what waits on one connection: more are on their way at once only by pipelining.
-const maxPending = 64
+const (
+	// maxPending bounds what waits on one connection: more are on their way at once only by pipelining.
+	maxPending = 64
+	// maxAddrs bounds the addresses that are known to be of this node; beyond it they are learnt anew.
+	maxAddrs = 4096
+)
 
 func end(c Conn) endpoint {
 	e := endpoint{socket: c.Socket, peer: c.Peer}
@@ -71,39 +76,74 @@ func (c *Correlator) Conn(info Conn) {
 	}
 	e := end(info)
 	k := &conn{end: e}
-	if peer := c.ends[e.other()]; peer != nil && peer.pair != nil && !peer.pair.both {
+	old := c.ends[e] // its end was not told, or it waits for the other end
+	if peer := c.ends[e.other()]; peer != nil && (!peer.pair.both || old != nil && old.pair == peer.pair) {
 		k.pair = peer.pair
 		k.pair.both = true
-		k.pair.ends++
 	} else {
-		local := !e.local.IsValid() || e.remote.Addr().IsLoopback() || e.remote.Addr() == e.local.Addr()
-		k.pair = &pair{ends: 1, local: local, first: true}
+		k.pair = &pair{local: c.onThisNode(e), first: true}
 	}
+	k.pair.ends++
 	c.conns[info.ID] = k
 	c.ends[e] = k
 }
 
-// ConnGone forgets a connection. Spans that wait for its other end go on waiting.
+// onThisNode says whether the other end of a connection may be here too.
+func (c *Correlator) onThisNode(e endpoint) bool {
+	if !e.local.IsValid() {
+		return true
+	}
+	local, remote := e.local.Addr(), e.remote.Addr()
+	if _, known := c.addrs[local]; !known {
+		if len(c.addrs) == maxAddrs {
+			clear(c.addrs)
+		}
+		c.addrs[local] = struct{}{}
+	}
+	_, known := c.addrs[remote]
+	return known || remote.IsLoopback()
+}
+
+// ConnGone forgets a connection. Spans for whose sake its other end may still be told go on waiting.
 func (c *Correlator) ConnGone(id uint64) {
 	k := c.conns[id]
 	if k == nil {
 		return
 	}
 	delete(c.conns, id)
+	p := k.pair
+	p.ends--
 	if c.ends[k.end] == k {
+		if !p.both && len(p.pending) > 0 {
+			// A short connection may end here before the other end is told at all.
+			c.gone = append(c.gone, k)
+			return
+		}
 		delete(c.ends, k.end)
 	}
-	k.pair.ends--
-	if k.pair.ends > 0 {
+	if p.ends > 0 {
 		return
 	}
-	for _, n := range k.pair.pending {
-		if n.pair == k.pair && n.state != waiting {
-			n.pair = nil
+	for len(p.pending) > 0 { // nothing more will be told of it
+		if n := p.pending[0]; n.state == waiting {
+			c.stopWaiting(n)
+		} else {
+			n.forget()
 		}
-		c.drop(n)
 	}
-	k.pair.pending = nil
+}
+
+// forgetGone forgets connections that are closed and for which nothing waits any more.
+func (c *Correlator) forgetGone() {
+	c.gone = slices.DeleteFunc(c.gone, func(k *conn) bool {
+		if len(k.pair.pending) > 0 {
+			return false
+		}
+		if c.ends[k.end] == k {
+			delete(c.ends, k.end)
+		}
+		return true
+	})
 }
 
 // join finds the span at the other end of the connection. The bytes are the same ones: TCP's sequence number
@@ -116,55 +156,45 @@ func (c *Correlator) join(n *node, id uint64) {
 	}
 	p := k.pair
 	n.pair = p
-	for i, other := range p.pending {
-		if other.kind == n.kind || !matches(n, other) {
+	for _, other := range p.pending {
+		if other.kind == n.kind {
 			continue
 		}
-		p.pending = append(p.pending[:i], p.pending[i+1:]...)
 		server, client := n, other
 		if n.kind == trace.SpanKindClient {
 			server, client = other, n
 		}
-		c.joined(server, client)
-		c.drop(other)
-		return
+		if matches(server, client) {
+			other.forget()
+			c.joined(server, client)
+			return
+		}
 	}
-	if !p.both && !(p.local && p.first) {
-		return
-	}
-	if len(p.pending) >= maxPending {
-		c.drop(p.pending[0])
+	if len(p.pending) == maxPending {
+		p.pending[0].pending = false
 		p.pending = append(p.pending[:0], p.pending[1:]...)
 	}
-	n.refs++
+	n.pending = true
 	p.pending = append(p.pending, n)
 }
 
-func matches(a, b *node) bool {
-	if a.hasSeq && b.hasSeq {
-		return a.joins == b.joins
+func matches(server, client *node) bool {
+	if server.hasSeq && client.hasSeq {
+		return server.joins == client.joins
 	}
-	server, client := a, b
-	if a.kind == trace.SpanKindClient {
-		server, client = b, a
-	}
-	return client.end == 0 || client.end >= server.start
+	return server.end == 0 || client.start <= server.end
 }
 
 // joined makes the client's span the parent of the server's.
 func (c *Correlator) joined(server, client *node) {
-	if server.parent != nil || server.state == released || server.state == lost {
-		return
-	}
 	server.setParent(client, span.SourceLocalConnection)
 	// The request had left before it came, whatever the hooks saw first.
-	if client.span != nil && client.start > server.start {
+	if client.start > server.start {
 		client.start = server.start
 		client.span.Start = server.start
 	}
 	if server.state == waiting {
-		server.state = underWay
-		c.settle(server)
+		c.stopWaiting(server)
 	}
 }
 
@@ -175,21 +205,23 @@ func (p *pair) mayJoin(n *node) bool {
 	}
 	first := p.first
 	p.first = false
-	return p.both || (p.local && first)
+	return n.pending && (p.both || p.local && first)
 }
 
 // forget takes a node out of those that wait for the other end: a call that is answered was read before,
 // so that the other end has told it or never will.
-func (c *Correlator) forget(n *node) {
-	p := n.pair
-	if p == nil {
+func (n *node) forget() {
+	if !n.pending {
 		return
 	}
-	n.pair = nil
+	n.pending = false
+	p := n.pair
 	for i, other := range p.pending {
 		if other == n {
-			p.pending = append(p.pending[:i], p.pending[i+1:]...)
-			c.drop(n)
+			last := len(p.pending) - 1
+			copy(p.pending[i:], p.pending[i+1:])
+			p.pending[last] = nil
+			p.pending = p.pending[:last]
 			return
 		}
 	}

@@ -24,7 +24,7 @@ type executable struct {
 	version  string
 	runtime  string // where it is not the language's usual one
 	bits32   bool
-	// probed says that the file itself settles the language; else mapped libraries may.
+	// settled says that the file itself settles the language; else mapped libraries may.
 	settled bool
 }
 
@@ -71,10 +71,15 @@ func (c *executables) get(dir, exe string) (executable, error) {
 	}
 
 	x = examine(f, st.Size, exe)
+	c.add(id, x)
+	return x, nil
+}
+
+func (c *executables) add(id executableID, x executable) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.known[id]; ok {
-		return x, nil
+		return
 	}
 	if c.known == nil {
 		c.known = make(map[executableID]executable)
@@ -85,7 +90,6 @@ func (c *executables) get(dir, exe string) (executable, error) {
 	}
 	c.known[id] = x
 	c.order = append(c.order, id)
-	return x, nil
 }
 
 // readBudget is how much of one file is read at most. debug/elf and debug/buildinfo are not hardened

@@ -219,3 +219,8 @@ func (s *Selector) usesCgroups() bool {
 func (s *Selector) usesPorts() bool {
 	return s != nil && slices.ContainsFunc(s.rules, func(r Rule) bool { return r.Port != PortRange{} })
 }
+
+// wantsPort says whether a rule asks for a port.
+func (s *Selector) wantsPort(port uint16) bool {
+	return slices.ContainsFunc(s.rules, func(r Rule) bool { return r.Port.Contains(port) })
+}

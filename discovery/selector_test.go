@@ -110,7 +110,7 @@ func TestBadInputIsExplained(t *testing.T) {
 	}
 }
 
-func mustGlob(t *testing.T, pattern string) Glob {
+func mustGlob(t testing.TB, pattern string) Glob {
 	t.Helper()
 	g, err := ParseGlob(pattern)
 	if err != nil {

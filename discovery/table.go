@@ -6,7 +6,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -153,7 +155,7 @@ func (t *Table) Targets() []*Target {
 // Scan looks at every process that is not traced yet. It may be repeated, as when events were lost. It
 // fails when a process asked for by PID does not exist; everything else is traced nevertheless.
 func (t *Table) Scan() error {
-	if err := t.scan(true); err != nil {
+	if err := t.scan(func(uint32, networks) bool { return true }); err != nil {
 		return err
 	}
 	var errs []error
@@ -169,11 +171,31 @@ func (t *Table) Scan() error {
 // where rules depend on that; and of those that are traced, new ports, runtimes that were loaded late, and
 // rings. It also removes processes whose exit was lost.
 func (t *Table) Rescan() error {
-	return t.scan(t.rules.usesPorts() || t.rules.usesCgroups())
+	switch {
+	case t.rules.usesCgroups():
+		return t.scan(func(uint32, networks) bool { return true })
+	case t.rules.usesPorts():
+		return t.scan(t.listens)
+	}
+	return t.scan(nil)
 }
 
-// scan looks at all processes, or at those that are traced.
-func (t *Table) scan(all bool) error {
+// listens says whether a process listens on a port that a rule asks for.
+func (t *Table) listens(pid uint32, nets networks) bool {
+	l := nets.listeners(t.inspect.dir(pid))
+	wanted := false
+	for _, port := range l {
+		wanted = wanted || t.rules.wantsPort(port)
+	}
+	if !wanted {
+		return false // nobody in its network namespace does
+	}
+	d, err := t.inspect.descriptors(pid)
+	return err == nil && slices.ContainsFunc(l.of(d.sockets), t.rules.wantsPort)
+}
+
+// scan looks at the processes that are traced, and at those of the others that want says.
+func (t *Table) scan(want func(pid uint32, nets networks) bool) error {
 	nets := make(networks)
 	t.mu.RLock()
 	known := make([]uint32, 0, len(t.live))
@@ -185,7 +207,7 @@ func (t *Table) scan(all bool) error {
 	for _, pid := range known {
 		t.visit(pid, nets)
 	}
-	if !all {
+	if want == nil {
 		return nil
 	}
 	procs, err := t.inspect.fs.AllProcs()
@@ -195,8 +217,9 @@ func (t *Table) scan(all bool) error {
 	// A parent comes before its children, so that they are known for such.
 	slices.SortFunc(procs, func(a, b procfs.Proc) int { return cmp.Compare(a.PID, b.PID) })
 	for _, p := range procs {
-		if _, ok := slices.BinarySearch(known, uint32(p.PID)); !ok {
-			t.visit(uint32(p.PID), nets)
+		pid := uint32(p.PID)
+		if _, ok := slices.BinarySearch(known, pid); !ok && want(pid, nets) {
+			t.visit(pid, nets)
 		}
 	}
 	return nil
@@ -213,6 +236,11 @@ func (t *Table) Listening(pid uint32) {
 func (t *Table) visit(pid uint32, nets networks) {
 	t.change.Lock()
 	defer t.change.Unlock()
+	t.look(pid, nets)
+}
+
+// look is visit for one who holds change.
+func (t *Table) look(pid uint32, nets networks) {
 	e := t.entry(pid)
 	if e != nil {
 		if start := t.inspect.start(pid); start == 0 || start != e.Start {
@@ -246,12 +274,16 @@ func (t *Table) Exec(pid uint32, filename string) {
 	t.change.Lock()
 	defer t.change.Unlock()
 	old := t.entry(pid)
+	if old == nil && t.unwanted(pid, filename) {
+		return
+	}
 	found, err := t.inspect.identify(pid)
 	switch {
 	case errors.Is(err, ErrGone):
 		t.execGone(pid, filename, old)
 		return
 	case err != nil:
+		t.log.Debug("process cannot be looked at", zap.Uint32("pid", pid), zap.Error(err))
 		return
 	}
 	switch {
@@ -264,6 +296,21 @@ func (t *Table) Exec(pid uint32, filename string) {
 		found.Under = t.under(found)
 	}
 	t.admit(found, nil, settleTime)
+}
+
+// unwanted says without much reading that no rule can take a process that is new here: a machine that
+// compiles has thousands of execs a second.
+func (t *Table) unwanted(pid uint32, filename string) bool {
+	if _, ok := t.chosen[pid]; ok || t.rules.usesPorts() || t.rules.usesCgroups() {
+		return false
+	}
+	look := Target{Exe: filename}
+	if exe, err := os.Readlink(t.inspect.dir(pid) + "/exe"); err == nil {
+		look.Exe = strings.TrimSuffix(exe, " (deleted)")
+	}
+	look.PID = pid
+	_, ok := t.rules.Match(&look)
+	return !ok
 }
 
 // execGone describes a process that had ended before it could be looked at. It stays in the table until
@@ -293,6 +340,10 @@ func (t *Table) Fork(parent, child uint32) {
 	t.change.Lock()
 	defer t.change.Unlock()
 	from := t.entry(parent)
+	if from == nil && t.chosen[parent] != 0 { // the scan has not come to it
+		t.look(parent, nil)
+		from = t.entry(parent)
+	}
 	if from == nil {
 		return
 	}

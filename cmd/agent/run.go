@@ -309,11 +309,15 @@ func (a *agent) event(record []byte) {
 	}
 }
 
-// process takes an exec or a fork.
+// process takes what happened to a process.
 func (a *agent) process(kind bpf.EventKind, pid, parent uint32) {
-	if kind == bpf.EventFork {
+	switch kind {
+	case bpf.EventListen:
+		a.table.Listening(pid)
+		return
+	case bpf.EventFork:
 		a.table.Fork(parent, pid)
-	} else {
+	default:
 		a.table.Exec(pid, "")
 	}
 	// The kernel side watches the children of watched processes by itself; the rules may say otherwise.

@@ -185,7 +185,7 @@ func (d *decoder) describe(ex *exchange, cut bool) {
 	default:
 		attrs = append(attrs, semconv.NetworkProtocolVersion("1."+string(rune(r.minor))))
 	}
-	if cut {
+	if ex.truncated = cut; cut {
 		attrs = append(attrs, truncatedAttr)
 	}
 	sp.Attrs = attrs
@@ -237,7 +237,7 @@ func (d *decoder) conclude(ex *exchange, f failure) {
 		if a.size >= 0 && !failed && !f.unfinished {
 			attrs = append(attrs, semconv.HTTPResponseBodySize(int(a.size)))
 		}
-		if a.truncated {
+		if a.truncated && !ex.truncated {
 			attrs = append(attrs, truncatedAttr)
 		}
 	}

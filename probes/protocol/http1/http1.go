@@ -52,6 +52,10 @@ const (
 	// one is looked for, until the connection is given up. An agent that comes in the middle of a body
 	// sees at most some hundred bytes of it, as bodies are captured by their edges only.
 	maxJunk = 64 << 10
+
+	// reported is how many chunks in a row without a message's start are reported for certain. The kernel
+	// side passes over most that follow.
+	reported = 8
 )
 
 // decoder follows one connection: a stream of requests in one direction and one of responses in the
@@ -91,6 +95,7 @@ type exchange struct {
 	body      bool // some of the request's body was seen
 	done      bool // the request is complete
 	announced bool // size is what the request's head says
+	truncated bool // its head was not captured to the end
 }
 
 // answer is the response under way.
@@ -103,6 +108,7 @@ type answer struct {
 	status    int
 	size      int64 // of the body; -1 where it is not known
 	begin     int64 // when its first byte passed
+	chunks    int   // how many held a part of it
 	headEnd   int64 // when its head was complete
 	last      int64 // when the last byte seen passed
 }
@@ -189,6 +195,9 @@ func (d *decoder) take(s *stream, c *probes.Chunk, out probes.Out) error {
 	if s.state == toLastChunk && s.matched == len(lastChunk) {
 		d.endMessage(s, c.End, out)
 	}
+	if !s.request && d.answer.active {
+		d.answer.chunks++
+	}
 	return nil
 }
 
@@ -232,7 +241,7 @@ func (d *decoder) End(e probes.End, t int64, out probes.Out) {
 		}
 	case probes.Closed, probes.Reset, probes.Stopped:
 	}
-	if d.endless() && e != probes.Reset && e != probes.Stopped {
+	if (d.endless() || d.silent()) && e != probes.Reset && e != probes.Stopped {
 		end := d.answer.last
 		if d.answer.closes {
 			end = t // the close is what ends the response
@@ -273,12 +282,12 @@ func (d *decoder) Progress(dir probes.Direction, pos uint64, t int64, out probes
 	if d.dead || s.state != inLength || pos <= s.pos {
 		return
 	}
-	if !s.request {
-		d.answer.last = t
-	}
 	if pos < s.until {
 		s.pos = pos
 		d.sawBody(s)
+		if !s.request {
+			d.answer.last = t
+		}
 		return
 	}
 	s.pos = s.until
@@ -363,6 +372,7 @@ func (d *decoder) requestHead(s *stream, ex *exchange, truncated bool, pos uint6
 		}
 	}
 	s.bodyStart = pos
+	d.req = request{} // it refers to the chunk
 }
 
 // opened settles what had to wait until the head of ex, the newest exchange, was known.

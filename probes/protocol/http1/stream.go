@@ -264,6 +264,15 @@ func (d *decoder) endless() bool {
 	return d.answer.active && d.answer.bound && (s.state == toClose || s.state == toLastChunk)
 }
 
+// silent says whether the end of the chunked response under way may have passed without being reported.
+func (d *decoder) silent() bool {
+	switch d.streams[d.out].state {
+	case inSize, inData, inDataEnd, inTrailer:
+		return d.answer.active && d.answer.bound && d.answer.chunks > reported
+	}
+	return false
+}
+
 // replaces says whether b, the start of a chunk where a body of known length is expected, is the start of
 // another message. That can be in two cases only.
 func (d *decoder) replaces(s *stream, b []byte) bool {
@@ -303,6 +312,7 @@ func (d *decoder) startRequest(s *stream, c *probes.Chunk, b []byte, out probes.
 	s.line = lastLine(b, 0)
 	// A request must be known as early as its name, which calls may already carry as their cause.
 	out.Span(ex.span)
+	d.req = request{}
 	return len(b), nil
 }
 

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target installs what it lacks (as root, with apt) or says what to install.
+
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.toolchain/bin:$(PATH)
+export CGO_ENABLED := 0
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X breadcrumb/internal/version.Version=$(VERSION)
+CLANG_FORMAT := clang-format-19
+C_FILES := $(wildcard bpf/*.h bpf/*.bpf.c bpf/test/*.c probes/runtime/*/*.bpf.c)
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+build: deps-build ## build bin/breadcrumb, one static binary
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/breadcrumb ./cmd/agent
+	@ls -l bin/breadcrumb | awk '{printf "bin/breadcrumb: %.1f MB\n", $$5/1e6}'
+
+demo: deps-demo build ## trace a small shop of three services for fifteen seconds
+	test/shop/demo.sh
+
+test: deps-test build ## run everything: unit, BPF logic, load and end-to-end tests
+	go vet ./...
+	go test -timeout 20m ./...
+
+generate: deps-generate ## regenerate the BPF objects and their Go types
+	go generate ./...
+
+generate-check: generate ## regenerate, and fail if that changes anything
+	@git diff --exit-code --stat -- '*_bpfel.go' '*_bpfel.o' || \
+		{ echo 'the committed BPF objects are not what their sources make: run make generate and commit' >&2; exit 1; }
+
+bench: deps-bench build ## compare servers with and without the agent; takes about ten minutes
+	go run ./test/bench
+
+lint: deps-generate ## check formatting, vet, and the BPF code's style
+	@test -z "$$(gofmt -l .)" || { echo 'not formatted (make fmt):' >&2; gofmt -l . >&2; exit 1; }
+	@$(CLANG_FORMAT) --dry-run --Werror $(C_FILES)
+	go vet ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+
+fmt: deps-generate ## format Go and C
+	gofmt -w .
+	$(CLANG_FORMAT) -i $(C_FILES)
+
+deps-%:
+	@.ci/deps $*
+
+.PHONY: help build demo test generate generate-check bench lint fmt

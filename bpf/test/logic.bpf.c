@@ -1,0 +1,124 @@
+//go:build ignore
+
+// SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
+/* Runs the headers' logic on input from a test. */
+#include "vmlinux.h"
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+
+#include "event.h"
+#include "flow.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+struct message_start {
+	u64 word;
+	u32 request;
+	u32 response;
+};
+
+SEC("syscall")
+int message_start(struct message_start *m)
+{
+	m->request = http1_request(m->word);
+	m->response = http1_response(m->word);
+	return 0;
+}
+
+struct head_end {
+	u32 len;
+	u32 ends;
+	u8 text[LARGE_PAYLOAD];
+};
+
+/* Input and output of what is too large for a context. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct head_end);
+} head_ends SEC(".maps");
+
+SEC("syscall")
+int head_end(void *ctx)
+{
+	u32 zero = 0;
+	struct head_end *h = bpf_map_lookup_elem(&head_ends, &zero);
+
+	if (!h)
+		return 1;
+	h->ends = has_blank_line(h->text, h->len, LARGE_PAYLOAD) |
+		  ends_in_blank_line(h->text, h->len, LARGE_PAYLOAD) << 1;
+	return 0;
+}
+
+struct gather_in {
+	u64 base;
+	u32 segments;
+	u32 total;
+	u32 from;
+	u32 limit;
+	u32 got;
+	u32 pad;
+	struct gathered_text text;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct gather_in);
+} gathers SEC(".maps");
+
+SEC("syscall")
+int gather_bytes(void *ctx)
+{
+	u32 zero = 0;
+	struct gather_in *g = bpf_map_lookup_elem(&gathers, &zero);
+	struct buffer buf = {};
+
+	if (!g)
+		return 1;
+	buf.base = g->base;
+	buf.segments = g->segments;
+	g->got = gather(&buf, g->total, g->from, g->limit, &g->text);
+	return 0;
+}
+
+struct verdict_in {
+	u64 conn;
+	u64 verdict;
+};
+
+SEC("syscall")
+int verdict(struct verdict_in *v)
+{
+	v->verdict = verdict_of(v->conn);
+	return 0;
+}
+
+struct lineage {
+	u64 goid;
+	u64 parent;
+	u64 request; /* serves: in; else out */
+	u32 tgid;
+	u32 op; /* 0: ask, 1: serves, 2: dials */
+	u32 flags;
+	u32 pad;
+};
+
+SEC("syscall")
+int lineage(struct lineage *l)
+{
+	struct goids ids = {.id = l->goid, .parent = l->parent};
+
+	if (l->op == 1)
+		goroutine_serves(l->tgid, l->goid, l->request);
+	else if (l->op == 2)
+		goroutine_dials(l->tgid, l->goid);
+	else
+		l->request = goroutine_request(l->tgid, ids, &l->flags);
+	return 0;
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"breadcrumb/internal/bpftest"
+
+	"github.com/cilium/ebpf"
+)
+
+func load(t *testing.T) *logicObjects {
+	t.Helper()
+	bpftest.Require(t, "5.14", "BPF programs that a test can run")
+	var objs logicObjects
+	if err := loadLogicObjects(&objs, nil); err != nil {
+		t.Fatalf("%+v", err)
+	}
+	t.Cleanup(func() { _ = objs.Close() })
+	return &objs
+}
+
+func run[T any](t *testing.T, p *ebpf.Program, in *T) {
+	t.Helper()
+	out := make([]byte, unsafe.Sizeof(*in))
+	copy(out, unsafe.Slice((*byte)(unsafe.Pointer(in)), len(out)))
+	// The kernel copies the context back.
+	if _, err := p.Run(&ebpf.RunOptions{Context: out, ContextOut: out}); err != nil {
+		t.Fatal(err)
+	}
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(in)), len(out)), out)
+}
+
+// runMap is run for a program whose input and output is the only element of a map.
+func runMap[T any](t *testing.T, p *ebpf.Program, m *ebpf.Map, in *T) {
+	t.Helper()
+	b := unsafe.Slice((*byte)(unsafe.Pointer(in)), unsafe.Sizeof(*in))
+	if err := m.Put(uint32(0), b); err != nil {
+		t.Fatal(err)
+	}
+	if ret, err := p.Run(&ebpf.RunOptions{Context: make([]byte, 8)}); err != nil || ret != 0 {
+		t.Fatalf("returned %d: %v", ret, err)
+	}
+	out, err := m.LookupBytes(uint32(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(b, out)
+}
+
+func TestMessageStartIsRecognisedByItsFirstBytes(t *testing.T) {
+	objs := load(t)
+	for text, want := range map[string]struct{ request, response uint32 }{
+		"GET / HTTP/1.1": {1, 0}, "GET ": {1, 0}, "POST /": {1, 0}, "PUT /": {1, 0}, "HEAD /": {1, 0},
+		"DELETE /": {1, 0}, "PATCH /x": {1, 0}, "OPTIONS *": {1, 0}, "CONNECT a:1": {1, 0}, "TRACE /": {1, 0},
+		"HTTP/1.1 200": {0, 1}, "HTTP/1.": {0, 1},
+		"": {}, "G": {}, "GET": {}, "GETS /": {}, "get /": {}, "HTTP/2.0": {}, "PRI * HTTP": {}, "\x16\x03\x01": {},
+		"PROPFIND /": {}, // found in user space
+	} {
+		var word [8]byte
+		copy(word[:], text)
+		in := struct {
+			word              uint64
+			request, response uint32
+		}{word: binary.LittleEndian.Uint64(word[:])}
+		run(t, objs.MessageStart, &in)
+		if in.request != want.request || in.response != want.response {
+			t.Errorf("%q: request %d, response %d, want %+v", text, in.request, in.response, want)
+		}
+	}
+}
+
+func TestEndOfHeadIsFoundAtEveryPlace(t *testing.T) {
+	objs := load(t)
+	type headEnd struct {
+		n, ends uint32
+		text    [3992]byte
+	}
+	check := func(text []byte) {
+		t.Helper()
+		in := headEnd{n: uint32(len(text))}
+		copy(in.text[:], text)
+		for i := len(text); i < len(in.text); i++ {
+			in.text[i] = "\r\n"[i%2] // what follows in memory must not count
+		}
+		runMap(t, objs.HeadEnd, objs.HeadEnds, &in)
+		want := uint32(0)
+		if bytes.Contains(text, []byte("\r\n\r\n")) {
+			want |= 1
+		}
+		if bytes.HasSuffix(text, []byte("\r\n\r\n")) {
+			want |= 2
+		}
+		if in.ends != want {
+			t.Fatalf("%d bytes, blank line at %d: found %b, want %b", len(text), bytes.Index(text, []byte("\r\n\r\n")), in.ends, want)
+		}
+	}
+	for at := range 400 { // across the edges of the stretches that are searched
+		text := bytes.Repeat([]byte("x"), at)
+		check(append(text, "\r\n\r\n"...))
+		check(append(text, "\r\n\r\nbody"...))
+		check(append(text, "\r\n\r"...))
+		check(append(text, "\r\n\n\r\n\rx"...))
+	}
+	check(bytes.Repeat([]byte("h"), 3992))
+	check(append(bytes.Repeat([]byte("h"), 3988), "\r\n\r\n"...))
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		text := make([]byte, rnd.IntN(600))
+		for i := range text {
+			text[i] = "\r\n\r\nx"[rnd.IntN(5)]
+		}
+		check(text)
+	}
+}
+
+func TestSegmentsAreGatheredAsOneRunOfBytes(t *testing.T) {
+	objs := load(t)
+	type gatherIn struct {
+		base                                       uint64
+		segments, total, from, limit, got, padding uint32
+		text                                       [1024]byte
+	}
+	rnd := rand.New(rand.NewPCG(3, 4))
+	for range 500 {
+		var iov [70][2]uint64
+		var all []byte
+		var keep [][]byte
+		n := 1 + rnd.IntN(len(iov)-1)
+		for i := range n {
+			seg := []byte(strings.Repeat(string(rune('a'+i%26)), rnd.IntN(40)))
+			keep = append(keep, seg)
+			if i < 64 { // as many as are read
+				all = append(all, seg...)
+			}
+			iov[i] = [2]uint64{uint64(uintptr(unsafe.Pointer(unsafe.SliceData(seg)))), uint64(len(seg))}
+		}
+		if len(all) == 0 {
+			continue
+		}
+		total := 1 + rnd.IntN(len(all)) // fewer than were offered: a partial write
+		from := rnd.IntN(total)
+		limit := 1 + rnd.IntN(512)
+		in := gatherIn{base: uint64(uintptr(unsafe.Pointer(&iov))), segments: uint32(n), total: uint32(total),
+			from: uint32(from), limit: uint32(limit)}
+		runMap(t, objs.GatherBytes, objs.Gathers, &in)
+		want := all[from:min(total, from+limit)]
+		if got := in.text[:in.got]; !bytes.Equal(got, want) {
+			t.Fatalf("%d segments, %d bytes from %d, limit %d: got %q, want %q", n, total, from, limit, got, want)
+		}
+		runtime.KeepAlive(keep)
+	}
+}
+
+func TestVerdictBelongsToOneConnectionOnly(t *testing.T) {
+	objs := load(t)
+	const conn = 0x0123_4567_89ab
+	slot := uint32(conn & 0xffff)
+	if err := objs.Verdicts.Put(slot, uint32(conn>>16&0xffffff)<<8|2); err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[uint64]uint64{conn: 2, conn + 1: 0, conn + 0x10000: 0, conn & 0xffff: 0} {
+		in := [2]uint64{id}
+		run(t, objs.Verdict, &in)
+		if in[1] != want {
+			t.Errorf("connection %#x: verdict %d, want %d", id, in[1], want)
+		}
+	}
+}
+
+func TestGoroutineInheritsOnceAndOnlyFromWhoServes(t *testing.T) {
+	objs := load(t)
+	type lineage struct {
+		goid, parent, request    uint64
+		tgid, op, flags, padding uint32
+	}
+	serves := func(goid, request uint64) {
+		run(t, objs.Lineage, &lineage{tgid: 7, op: 1, goid: goid, request: request})
+	}
+	dials := func(goid uint64) { run(t, objs.Lineage, &lineage{tgid: 7, op: 2, goid: goid}) }
+	expect := func(goid, parent, request uint64, inherited bool) {
+		t.Helper()
+		in := lineage{tgid: 7, goid: goid, parent: parent}
+		run(t, objs.Lineage, &in)
+		if in.request != request || in.flags&32 != 0 != inherited || in.flags&16 == 0 {
+			t.Errorf("goroutine %d: request %d, flags %#x; want request %d, inherited %v", goid, in.request, in.flags, request, inherited)
+		}
+	}
+	expect(1, 0, 0, false) // unknown
+	serves(10, 100)
+	expect(10, 1, 100, false) // its own
+	expect(11, 10, 100, true) // its child's
+	expect(12, 11, 100, true) // its grandchild's
+	serves(10, 101)           // the next request on the connection
+	expect(11, 10, 100, true) // the child stays with the first
+	expect(13, 10, 101, true) // a new child
+	serves(11, 200)           // a child that serves itself
+	expect(11, 10, 200, false)
+	dials(14)
+	expect(15, 14, 0, true) // who dials for a pool passes nothing on
+	dials(10)               // a handler that dials for itself still serves
+	expect(16, 10, 101, true)
+}
