@@ -162,6 +162,13 @@ type bpfGoroutineState struct {
 	Pad       [6]uint8
 }
 
+type bpfImage struct {
+	_     structs.HostLayout
+	Inode uint64
+	Dev   uint32
+	Pad   uint32
+}
+
 type bpfProcessEvent struct {
 	_   structs.HostLayout
 	Hdr struct {
@@ -170,8 +177,9 @@ type bpfProcessEvent struct {
 		Tgid uint32
 		Time uint64
 	}
-	Parent uint32
-	Pad    uint32
+	Parent   uint32
+	Pad      uint32
+	Filename [256]uint8
 }
 
 type bpfProgressEvent struct {
@@ -263,6 +271,7 @@ const (
 	bpfMapConns               = "conns"
 	bpfMapEvents              = "events"
 	bpfMapGoroutines          = "goroutines"
+	bpfMapImages              = "images"
 	bpfMapLatestConn          = "latest_conn"
 	bpfMapProcesses           = "processes"
 	bpfMapReaders             = "readers"
@@ -353,6 +362,7 @@ type bpfMapSpecs struct {
 	Conns      *ebpf.MapSpec `ebpf:"conns"`
 	Events     *ebpf.MapSpec `ebpf:"events"`
 	Goroutines *ebpf.MapSpec `ebpf:"goroutines"`
+	Images     *ebpf.MapSpec `ebpf:"images"`
 	LatestConn *ebpf.MapSpec `ebpf:"latest_conn"`
 	Processes  *ebpf.MapSpec `ebpf:"processes"`
 	Readers    *ebpf.MapSpec `ebpf:"readers"`
@@ -405,6 +415,7 @@ type bpfMaps struct {
 	Conns      *ebpf.Map `ebpf:"conns"`
 	Events     *ebpf.Map `ebpf:"events"`
 	Goroutines *ebpf.Map `ebpf:"goroutines"`
+	Images     *ebpf.Map `ebpf:"images"`
 	LatestConn *ebpf.Map `ebpf:"latest_conn"`
 	Processes  *ebpf.Map `ebpf:"processes"`
 	Readers    *ebpf.Map `ebpf:"readers"`
@@ -419,6 +430,7 @@ func (m *bpfMaps) Close() error {
 		m.Conns,
 		m.Events,
 		m.Goroutines,
+		m.Images,
 		m.LatestConn,
 		m.Processes,
 		m.Readers,

@@ -10,12 +10,14 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 )
 
 // Config sizes the kernel side.
@@ -77,6 +79,11 @@ type Core struct {
 	links     []link.Link
 	events    *ringbuf.Reader
 	processes *ringbuf.Reader
+
+	stopProcesses [2]*os.File // a pipe; its read end is readable after Stop
+	processesMu   sync.Mutex
+	processRecord ringbuf.Record
+
 	reader    *ebpf.Memory
 	verdicts  *ebpf.Memory
 	stats     []Stat
@@ -158,6 +165,9 @@ func load(cfg Config, attachment string, names []string) (_ *Core, err error) {
 	if c.processes, err = ringbuf.NewReader(c.objects.Processes); err != nil {
 		return nil, fmt.Errorf("open the process event buffer: %w", err)
 	}
+	if c.stopProcesses[0], c.stopProcesses[1], err = os.Pipe(); err != nil {
+		return nil, fmt.Errorf("make a pipe: %w", err)
+	}
 	for _, name := range names {
 		l, err := link.AttachTracing(link.TracingOptions{Program: c.programs[name], AttachType: ebpf.AttachTraceRawTp})
 		if err != nil {
@@ -219,6 +229,11 @@ func (c *Core) Close() error {
 	}
 	if c.processes != nil {
 		errs = append(errs, c.processes.Close())
+	}
+	for _, f := range c.stopProcesses {
+		if f != nil {
+			_ = f.Close() // the other end may be closed already, by Stop
+		}
 	}
 	for _, p := range c.programs {
 		errs = append(errs, p.Close())
@@ -319,26 +334,56 @@ func (c *Core) Read(handle func(record []byte), batch func() (again bool)) error
 	}
 }
 
-// ReadProcesses hands each exec and fork to handle, at once, until Stop.
-func (c *Core) ReadProcesses(handle func(kind EventKind, pid, parent uint32)) error {
-	var rec ringbuf.Record
+// WaitProcesses returns true when there may be something for DrainProcesses, and false after Stop.
+func (c *Core) WaitProcesses() (bool, error) {
+	fds := []unix.PollFd{
+		{Fd: int32(c.objects.Processes.FD()), Events: unix.POLLIN},
+		{Fd: int32(c.stopProcesses[0].Fd()), Events: unix.POLLIN},
+	}
 	for {
-		err := c.processes.ReadInto(&rec)
-		if errors.Is(err, ringbuf.ErrFlushed) || errors.Is(err, os.ErrClosed) {
+		_, err := unix.Poll(fds, -1)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("wait for process events: %w", err)
+		}
+		return fds[1].Revents == 0, nil
+	}
+}
+
+// DrainProcesses hands what has happened to processes to handle, in order. An event of a process is there
+// before any of the process's own. It may be called from any goroutine; handle runs on one at a time.
+func (c *Core) DrainProcesses(handle func(e *ProcessEvent)) error {
+	c.processesMu.Lock()
+	defer c.processesMu.Unlock()
+	c.processes.SetDeadline(time.Unix(1, 0))
+	for {
+		err := c.processes.ReadInto(&c.processRecord)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read the process event buffer: %w", err)
 		}
-		if e := View[ProcessEvent](rec.RawSample); e != nil {
-			handle(EventKind(e.Hdr.Kind), e.Hdr.Tgid, e.Parent)
+		if e := View[ProcessEvent](c.processRecord.RawSample); e != nil {
+			handle(e)
 		}
 	}
 }
 
-// Stop makes Read and ReadProcesses return when they have read what there is. Detach before it.
+// Stop makes Read and WaitProcesses return when they have read what there is. Detach before it.
 func (c *Core) Stop() error {
-	return errors.Join(c.events.Flush(), c.processes.Flush())
+	return errors.Join(c.events.Flush(), c.stopProcesses[1].Close())
+}
+
+// WatchImage has every process watched, as t says, that executes the file from now on.
+func (c *Core) WatchImage(dev, inode uint64, t Target) error {
+	key := bpfImage{Inode: inode, Dev: unix.Major(dev)<<20 | unix.Minor(dev)&0xfffff}
+	if err := c.objects.Images.Put(key, t); err != nil {
+		return fmt.Errorf("watch an executable: %w", err)
+	}
+	return nil
 }
 
 // Watch adds a process to those that are seen, or changes what is known of it.

@@ -48,6 +48,7 @@ enum {
 	GATHER_PAYLOAD = 512, /* gathered from several segments */
 	LARGE_PAYLOAD = 3992,
 	ADDRESS_LEN = 108, /* sizeof(sockaddr_un.sun_path) */
+	FILENAME_LEN = 256,
 };
 
 struct event_header {
@@ -115,6 +116,7 @@ struct process_event {
 	struct event_header hdr;
 	u32 parent; /* of a fork */
 	u32 pad;
+	u8 filename[FILENAME_LEN]; /* of an exec, as it was given; NUL-terminated */
 };
 
 /* What is counted, summed over all processors. */

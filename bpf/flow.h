@@ -24,6 +24,7 @@ enum {
 	BODY_CHUNKS = 8, /* pieces of a body that are reported before it goes quiet */
 	QUIET_FROM = 65536, /* a quiet body is reported again where its length doubles, from here on */
 	UNKNOWN_TRIES = 16, /* runs of an unknown protocol that are shown to user space at most */
+	UNKNOWN_LIMIT = 1024, /* bytes of each call that are shown */
 	SEGMENTS = 64,	 /* of a vectored call that are read */
 	HEAD_PIECES = 17, /* events for one call: one of MEDIUM and sixteen of LARGE payload hold 64 KiB */
 };
@@ -117,27 +118,45 @@ static __always_inline u32 gather(const struct buffer *buf, u32 total, u32 from,
 	return g.got;
 }
 
+/* segments_start is first_bytes for a vectored call whose first segments may be short. */
+__noinline u64 segments_start(u64 base, u32 segments, u32 total)
+{
+	u64 word = 0;
+	u32 got = 0;
+
+	for (u32 i = 0; i < sizeof(word); i++) {
+		struct iovec seg;
+		u64 n;
+
+		if (i >= segments || got >= sizeof(word) || got >= total ||
+		    bpf_probe_read_user(&seg, sizeof(seg), (void *)(base + i * sizeof(seg))))
+			break;
+		n = seg.iov_len < total - got ? seg.iov_len : total - got;
+		/* Byte by byte: at a variable offset of the stack the verifier allows nothing else. */
+		for (u32 j = 0; j < sizeof(word); j++) {
+			u8 byte;
+
+			if (j >= n || got >= sizeof(word) ||
+			    bpf_probe_read_user(&byte, 1, (void *)(seg.iov_base + j)))
+				break;
+			word |= (u64)byte << (8 * got);
+			got++;
+		}
+	}
+	return word;
+}
+
 /* first_bytes is the start of what moved, zero-padded; enough to tell a message's start. */
 static __always_inline u64 first_bytes(const struct io *io)
 {
 	u64 word = 0;
-	u64 from = io->buf.base;
-	u64 n = io->total;
+	u64 n = io->total < sizeof(word) ? io->total : sizeof(word);
 
-	if (!from)
+	if (!io->buf.base)
 		return 0;
-	if (io->buf.segments) {
-		struct iovec seg;
-
-		if (bpf_probe_read_user(&seg, sizeof(seg), (void *)from))
-			return 0;
-		from = seg.iov_base;
-		if (n > seg.iov_len)
-			n = seg.iov_len;
-	}
-	if (n > sizeof(word))
-		n = sizeof(word);
-	if (bpf_probe_read_user(&word, at_most(n, sizeof(word)), (void *)from))
+	if (io->buf.segments)
+		return segments_start(io->buf.base, io->buf.segments, io->total);
+	if (bpf_probe_read_user(&word, at_most(n, sizeof(word)), (void *)io->buf.base))
 		return 0;
 	return word;
 }
@@ -150,7 +169,7 @@ struct telling {
 	u32 dir;
 	u32 off;  /* bytes told so far */
 	u32 asks; /* it is the direction of requests */
-	u32 body; /* the bytes are a message's body */
+	u32 pad;
 };
 
 static __always_inline void fill(struct data_event *e, const struct telling *t, struct conn *c)
@@ -209,13 +228,13 @@ __noinline int report_segments(struct telling *t, struct conn *c)
 	total = t->io.total;
 	buf = &t->io.buf;
 	fill(e, t, c);
-	if (t->body && total > BODY_HEAD + BODY_TAIL) {
+	if (total > BODY_HEAD + BODY_TAIL) {
 		e->captured = gather(buf, total, 0, BODY_HEAD, (void *)payload);
 		if (e->captured == BODY_HEAD)
 			e->tail = gather(buf, total, total - BODY_TAIL, BODY_TAIL,
 					 (void *)(payload + BODY_HEAD));
 	} else {
-		e->captured = gather(buf, total, 0, SMALL_PAYLOAD, (void *)payload);
+		e->captured = gather(buf, total, 0, BODY_HEAD + BODY_TAIL, (void *)payload);
 	}
 	if (!e->captured)
 		unreadable(e);
@@ -224,10 +243,8 @@ __noinline int report_segments(struct telling *t, struct conn *c)
 	return 1;
 }
 
-/*
- * report tells of the call with its first bytes (a body: few of them, and the last). False: there was no
- * room.
- */
+/* report tells of a call that holds a body, or a part of it, with its first and last bytes. False: there was no
+ * room. */
 __noinline int report(struct telling *t, struct conn *c)
 {
 	struct data_event *e;
@@ -245,14 +262,14 @@ __noinline int report(struct telling *t, struct conn *c)
 	total = t->io.total;
 	fill(e, t, c);
 	if (t->io.buf.base) {
-		if (t->body && total > BODY_HEAD + BODY_TAIL) {
+		if (total > BODY_HEAD + BODY_TAIL) {
 			e->captured = copy_flat(&t->io, 0, payload, BODY_HEAD);
 			if (e->captured &&
 			    !bpf_probe_read_user(payload + BODY_HEAD, BODY_TAIL,
 						 (void *)(t->io.buf.base + total - BODY_TAIL)))
 				e->tail = BODY_TAIL;
 		} else {
-			e->captured = copy_flat(&t->io, 0, payload, SMALL_PAYLOAD);
+			e->captured = copy_flat(&t->io, 0, payload, BODY_HEAD + BODY_TAIL);
 		}
 		if (!e->captured)
 			unreadable(e);
@@ -495,8 +512,15 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	if (c->protocol == PROTOCOL_UNKNOWN) {
 		if (turn)
 			c->tries++;
-		if (c->tries <= UNKNOWN_TRIES && conn_announce(c, io->key, io->end))
-			t->io.buf.segments ? report_segments(t, c) : report(t, c);
+		if (c->tries <= UNKNOWN_TRIES && conn_announce(c, io->key, io->end)) {
+			/* Enough for a protocol to show itself, and for the head of a message of HTTP whose method is
+			 * not one of the usual. */
+			c->head_left = UNKNOWN_LIMIT;
+			if (io->buf.base)
+				tell_message(t, c);
+			else
+				report(t, c);
+		}
 	} else if (!conn_announce(c, io->key, io->end)) {
 		c->flags |= CONN_LOST;
 		kept = false;
@@ -519,7 +543,6 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 				c->quiet_until = end + c->quiet_step;
 				c->quiet_step *= 2;
 			}
-			t->body = true;
 			kept = io->buf.segments ? report_segments(t, c) : report(t, c);
 		}
 	}

@@ -392,7 +392,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 	return 0;
 }
 
-static __always_inline void tell_process(u32 kind, u32 tgid, u32 parent)
+static __always_inline void tell_process(u32 kind, u32 tgid, u32 parent, const char *filename)
 {
 	struct process_event *e = bpf_ringbuf_reserve(&processes, sizeof(*e), 0);
 
@@ -403,6 +403,9 @@ static __always_inline void tell_process(u32 kind, u32 tgid, u32 parent)
 	e->hdr = header(kind, tgid, bpf_ktime_get_ns());
 	e->parent = parent;
 	e->pad = 0;
+	e->filename[0] = 0;
+	if (filename)
+		bpf_probe_read_kernel_str(e->filename, sizeof(e->filename), filename);
 	bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
 }
 
@@ -445,7 +448,7 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newst
 		return 0;
 	}
 	if (newstate == TCP_LISTEN) {
-		tell_process(EVENT_LISTEN, bpf_get_current_pid_tgid() >> 32, 0);
+		tell_process(EVENT_LISTEN, bpf_get_current_pid_tgid() >> 32, 0, 0);
 		return 0;
 	}
 	if (newstate == TCP_ESTABLISHED) {
@@ -472,9 +475,16 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newst
 }
 
 SEC("tp_btf/sched_process_exec")
-int BPF_PROG(sched_process_exec, struct task_struct *task)
+int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)
 {
-	tell_process(EVENT_EXEC, task->tgid, 0);
+	struct inode *inode = bprm->file->f_inode;
+	struct image image = {.inode = inode->i_ino, .dev = inode->i_sb->s_dev};
+	struct target *known = bpf_map_lookup_elem(&images, &image);
+	u32 tgid = task->tgid;
+
+	if (known && !target_of(tgid) && bpf_map_update_elem(&targets, &tgid, known, BPF_NOEXIST))
+		count(STAT_TARGETS_FULL);
+	tell_process(EVENT_EXEC, tgid, 0, bprm->filename);
 	return 0;
 }
 
@@ -498,7 +508,7 @@ int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct 
 	inherited.muted = 0;
 	if (bpf_map_update_elem(&targets, &tgid, &inherited, BPF_ANY))
 		count(STAT_TARGETS_FULL);
-	tell_process(EVENT_FORK, tgid, parent->tgid);
+	tell_process(EVENT_FORK, tgid, parent->tgid, 0);
 	return 0;
 }
 
@@ -518,6 +528,7 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 	e->hdr = header(EVENT_EXIT, task->tgid, bpf_ktime_get_ns());
 	e->parent = 0;
 	e->pad = 0;
+	e->filename[0] = 0;
 	submit(e);
 	return 0;
 }

@@ -5,6 +5,8 @@ package bpf
 import (
 	"encoding/binary"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // Go names for what bpf2go makes of event.h.
@@ -99,3 +101,6 @@ func Trim(record []byte) []byte {
 	}
 	return record[:min(len(record), int(unsafe.Sizeof(*e))+int(e.Captured)+int(e.Tail))]
 }
+
+// Name is the file name of an exec as it was given; it may be relative, and is cut at 255 bytes.
+func (e *ProcessEvent) Name() string { return unix.ByteSliceToString(e.Filename[:]) }

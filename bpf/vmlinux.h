@@ -185,8 +185,13 @@ struct unix_sock {
 	struct sock *peer;
 };
 
+struct super_block {
+	u32 s_dev;
+};
+
 struct inode {
 	unsigned short i_mode;
+	struct super_block *i_sb;
 	unsigned long i_ino;
 };
 
@@ -229,7 +234,10 @@ struct task_struct {
 	struct signal_struct *signal;
 };
 
-struct linux_binprm;
+struct linux_binprm {
+	struct file *file;
+	const char *filename;
+};
 
 #pragma clang attribute pop
 

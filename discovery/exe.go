@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -73,6 +74,25 @@ func (c *executables) get(dir, exe string) (executable, error) {
 	x = examine(f, st.Size, exe)
 	c.add(id, x)
 	return x, nil
+}
+
+// Executable says what a file is that may be executed later, and which file that is.
+func (i *Inspector) Executable(path string) (language Language, version string, dev, inode uint64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Unknown, "", 0, 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return Unknown, "", 0, 0, err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		return Unknown, "", 0, 0, fmt.Errorf("%s is not an executable file", path)
+	}
+	x := examine(f, info.Size(), path)
+	return x.language, x.version, st.Dev, st.Ino, nil
 }
 
 func (c *executables) add(id executableID, x executable) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -195,6 +196,54 @@ func (s *Selector) match(t *Target, reused bool) (rule string, ok bool) {
 		}
 	}
 	return "", false
+}
+
+// byImage says that the rule looks at nothing but the executable.
+func (r Rule) byImage() bool {
+	return r.PID == 0 && r.Port == PortRange{} && r.Cgroup.re == nil
+}
+
+// ByImage says that the process is wanted for its executable alone: so is whoever else runs it.
+func (s *Selector) ByImage(t *Target) bool {
+	if s == nil || t.PID == s.self {
+		return false
+	}
+	for _, r := range s.rules {
+		if !r.byImage() {
+			return false
+		}
+		if r.matches(t, false) {
+			return !r.Exclude
+		}
+	}
+	return false
+}
+
+// maxImages bounds what a pattern such as "/usr/bin/*" may name.
+const maxImages = 1024
+
+// Images are the files that are wanted as executables, as far as the rules name them by path.
+func (s *Selector) Images() []string {
+	if s == nil {
+		return nil
+	}
+	var all []string
+	for _, r := range s.rules {
+		if !r.byImage() {
+			break
+		}
+		pattern := r.Exe.String()
+		if r.Exclude || !strings.HasPrefix(pattern, "/") || strings.Contains(pattern, "**") {
+			continue
+		}
+		paths, _ := filepath.Glob(pattern) // a pattern that it does not know names nothing
+		for _, path := range paths {
+			if len(all) < maxImages && s.ByImage(&Target{Exe: path}) {
+				all = append(all, path)
+			}
+		}
+	}
+	return all
 }
 
 // pids are those that rules ask for by number.

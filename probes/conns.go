@@ -4,8 +4,12 @@ package probes
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
+	"iter"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"breadcrumb/bpf"
@@ -43,8 +47,12 @@ const (
 	// detectTries is how many chunks no protocol may claim before the connection is muted: protocols show
 	// themselves in the first message of either side.
 	detectTries = 4
-	// detectBytes bounds what is kept of a connection while its protocol is not known.
-	detectBytes = 2048
+	// detectPieces is how many chunks the first message may come in until a protocol has recognised it: who
+	// types it sends each byte for itself.
+	detectPieces = 128
+	// detectBytes bounds what is kept of a connection while its protocol is not known: the longest line that
+	// servers commonly take.
+	detectBytes = 8 << 10
 	// progressEvery is how often, in ns of event time, the kernel side is asked how far a quiet body is.
 	progressEvery = 100e6
 )
@@ -59,6 +67,7 @@ type Conns struct {
 	offset    int64 // from the kernel's monotonic clock to Unix time, ns
 
 	conns   map[uint64]*conn
+	byKey   map[uint64]*conn // by the kernel's address of the socket
 	byPID   map[uint32]map[*conn]struct{}
 	waiting map[*conn]struct{} // their decoders wait for bytes that are not told
 	asked   int64              // when the kernel side was last asked about them
@@ -80,7 +89,6 @@ type conn struct {
 	Conn
 	key      uint64
 	unix     bool
-	info     ConnInfo
 	decoder  Decoder // nil: not known yet, or muted
 	muted    bool
 	tries    int
@@ -93,13 +101,14 @@ type conn struct {
 type heldChunk struct {
 	Chunk
 	bytes []byte
+	maybe bool // the start of a message, as far as it goes
 }
 
 // NewConns returns an empty table. target finds the process of an event.
 func NewConns(protocols []Protocol, kernel Kernel, sink Sink, target func(pid uint32) *span.Target) *Conns {
 	return &Conns{
 		protocols: protocols, kernel: kernel, sink: sink, target: target,
-		conns: map[uint64]*conn{}, byPID: map[uint32]map[*conn]struct{}{}, waiting: map[*conn]struct{}{},
+		conns: map[uint64]*conn{}, byKey: map[uint64]*conn{}, byPID: map[uint32]map[*conn]struct{}{}, waiting: map[*conn]struct{}{},
 	}
 }
 
@@ -117,7 +126,7 @@ func (c *Conns) Stats() Stats {
 }
 
 // Handle takes one record from the kernel side. It may change the record: bytes of bodies are zeroed once
-// they are recognised.
+// they are recognised, and so is everything that no protocol claims.
 func (c *Conns) Handle(record []byte) {
 	switch bpf.Kind(record) {
 	case bpf.EventData:
@@ -143,6 +152,8 @@ func (c *Conns) Handle(record []byte) {
 	case bpf.EventExit:
 		if e := bpf.View[bpf.ProcessEvent](record); e != nil {
 			c.exit(e.Hdr.Tgid, int64(e.Hdr.Time))
+		} else {
+			c.stats.Malformed++
 		}
 	default:
 		c.stats.Malformed++
@@ -150,25 +161,27 @@ func (c *Conns) Handle(record []byte) {
 }
 
 const (
-	afUnix = 1
-	afInet = 2
+	afUnix  = 1
+	afInet  = 2
+	afInet6 = 10
 )
 
 func (c *Conns) open(e *bpf.ConnEvent) {
 	if c.conns[e.Conn] != nil {
 		return
 	}
-	k := &conn{key: e.Key, Conn: Conn{ID: e.Conn, Target: c.target(e.Hdr.Tgid)}}
-	if k.Target == nil {
-		c.stats.UnknownPID++
-		return
+	if old := c.byKey[e.Key]; old != nil { // its end was not told, and another socket is in its place
+		c.finish(old, Closed, int64(e.Hdr.Time)+c.offset)
 	}
-	k.info = ConnInfo{ID: e.Conn, NetNS: e.Netns, Socket: e.Key, Peer: e.Peer}
-	if e.Family == afUnix {
+	k := &conn{key: e.Key, Conn: Conn{ID: e.Conn, Established: e.Established != 0}}
+	info := ConnInfo{ID: e.Conn, NetNS: e.Netns}
+	switch e.Family {
+	case afUnix:
 		k.unix = true
 		k.Network = "unix"
 		k.LocalAddr, k.RemoteAddr = unixPath(e.Local[:]), unixPath(e.Remote[:])
-	} else {
+		info.Socket, info.Peer = e.Key, e.Peer
+	case afInet, afInet6:
 		k.Network, k.Type = "tcp", "ipv6"
 		n := 16
 		if e.Family == afInet {
@@ -182,16 +195,38 @@ func (c *Conns) open(e *bpf.ConnEvent) {
 		local, remote = local.Unmap(), remote.Unmap()
 		k.LocalAddr, k.RemoteAddr = local.String(), remote.String()
 		k.LocalPort, k.RemotePort = e.LocalPort, e.RemotePort
-		k.info.Socket, k.info.Peer = 0, 0
-		k.info.Local, k.info.Remote = netip.AddrPortFrom(local, e.LocalPort), netip.AddrPortFrom(remote, e.RemotePort)
+		info.Local, info.Remote = netip.AddrPortFrom(local, e.LocalPort), netip.AddrPortFrom(remote, e.RemotePort)
+	default:
+		c.stats.Malformed++
+		return
+	}
+	t := c.target(e.Hdr.Tgid)
+	if t == nil {
+		c.stats.UnknownPID++
+		return
 	}
 	c.conns[e.Conn] = k
-	pid := k.Target.PID
-	if c.byPID[pid] == nil {
-		c.byPID[pid] = map[*conn]struct{}{}
+	c.byKey[e.Key] = k
+	c.give(k, t)
+	c.sink.Conn(info)
+}
+
+// give makes the connection that of a process.
+func (c *Conns) give(k *conn, t *span.Target) {
+	k.Target = t
+	if c.byPID[t.PID] == nil {
+		c.byPID[t.PID] = map[*conn]struct{}{}
 	}
-	c.byPID[pid][k] = struct{}{}
-	c.sink.Conn(k.info)
+	c.byPID[t.PID][k] = struct{}{}
+}
+
+// take is the opposite of give.
+func (c *Conns) take(k *conn) {
+	pid := k.Target.PID
+	delete(c.byPID[pid], k)
+	if len(c.byPID[pid]) == 0 {
+		delete(c.byPID, pid)
+	}
 }
 
 // unixPath is the path in sun_path; an abstract name begins with "@".
@@ -211,14 +246,16 @@ func (c *Conns) data(record []byte) {
 		c.stats.Malformed++
 		return
 	}
-	k := c.conns[e.Conn]
-	if k == nil || k.muted {
-		return
-	}
 	ch := &c.chunk
 	var ok bool
 	if ch.Head, ch.Tail, ok = bpf.DataPayload(record, e); !ok {
 		c.stats.Malformed++
+		return
+	}
+	k := c.conns[e.Conn]
+	if k == nil || k.muted {
+		clear(ch.Head)
+		clear(ch.Tail)
 		return
 	}
 	ch.Dir, ch.Pos, ch.Total = Direction(e.Dir&1), e.Pos, uint64(e.Total)
@@ -263,12 +300,8 @@ func (c *Conns) move(k *conn, pid uint32) {
 		c.stats.UnknownPID++
 		return
 	}
-	delete(c.byPID[k.Target.PID], k)
-	k.Target = t
-	if c.byPID[pid] == nil {
-		c.byPID[pid] = map[*conn]struct{}{}
-	}
-	c.byPID[pid][k] = struct{}{}
+	c.take(k)
+	c.give(k, t)
 }
 
 func (c *Conns) decode(k *conn, ch *Chunk) {
@@ -283,12 +316,20 @@ func (c *Conns) decode(k *conn, ch *Chunk) {
 func (c *Conns) detect(k *conn, ch *Chunk) {
 	head := ch.Head
 	// What came before in this direction without the other one between belongs to the same message.
-	var joined []byte
-	for i := len(k.held) - 1; i >= 0 && k.held[i].Dir == ch.Dir && k.held[i].Pos+uint64(len(k.held[i].bytes)) == ch.Pos-uint64(len(joined)); i-- {
-		joined = append(append([]byte{}, k.held[i].bytes...), joined...)
+	from, pos := len(k.held), ch.Pos
+	for from > 0 {
+		h := &k.held[from-1]
+		if !h.maybe || h.Dir != ch.Dir || h.Pos+uint64(len(h.bytes)) != pos {
+			break
+		}
+		from, pos = from-1, h.Pos
 	}
-	if len(joined) > 0 {
-		head = append(joined, ch.Head...)
+	if from < len(k.held) {
+		head = nil
+		for i := range k.held[from:] {
+			head = append(head, k.held[from+i].bytes...)
+		}
+		head = append(head, ch.Head...)
 	}
 	maybe := false
 	for i := range c.protocols {
@@ -317,13 +358,19 @@ func (c *Conns) detect(k *conn, ch *Chunk) {
 			maybe = true
 		}
 	}
-	k.tries++
-	if k.tries >= detectTries && !maybe || k.tries >= 4*detectTries || k.heldSize+len(ch.Head) > detectBytes {
+	if !maybe {
+		// It is the middle of something, or something else: nobody behind here has a use for it.
+		clear(ch.Head)
+		k.tries++
+	}
+	clear(ch.Tail)
+	if k.tries >= detectTries || len(k.held) >= detectPieces || k.heldSize+len(ch.Head) > detectBytes {
+		clear(ch.Head)
 		c.mute(k)
 		return
 	}
 	kept := bytes.Clone(ch.Head)
-	k.held = append(k.held, heldChunk{Chunk: *ch, bytes: kept})
+	k.held = append(k.held, heldChunk{Chunk: *ch, bytes: kept, maybe: maybe})
 	k.held[len(k.held)-1].Tail = nil
 	k.heldSize += len(kept)
 }
@@ -358,7 +405,7 @@ func (c *Conns) Progress(id uint64, dir Direction, pos uint64, t int64) {
 // Asking lists the connections whose decoders wait for bytes that the kernel side does not tell by itself, if
 // it is time to ask. now is Unix time, ns.
 func (c *Conns) Asking(now int64) []Question {
-	if len(c.waiting) == 0 || now-c.asked < progressEvery {
+	if since := now - c.asked; len(c.waiting) == 0 || since >= 0 && since < progressEvery {
 		return nil
 	}
 	c.asked = now
@@ -378,9 +425,18 @@ type Question struct {
 }
 
 func (c *Conns) end(e *bpf.EndEvent) {
+	if End(e.How) > Reset {
+		c.stats.Malformed++
+		return
+	}
 	k := c.conns[e.Conn]
 	if k == nil {
 		return
+	}
+	t := int64(e.Hdr.Time) + c.offset
+	if e.Flags&bpf.FlagLost != 0 && k.decoder != nil {
+		c.chunk = Chunk{Pos: k.next[Ingress], Begin: t, End: t, Lost: true}
+		c.decode(k, &c.chunk)
 	}
 	for dir := Ingress; dir <= Egress; dir++ {
 		if k.decoder != nil && e.Pos[dir] > k.next[dir] && e.Last[dir] != 0 {
@@ -388,7 +444,7 @@ func (c *Conns) end(e *bpf.EndEvent) {
 			k.decoder.Progress(dir, e.Pos[dir], int64(e.Last[dir])+c.offset, c)
 		}
 	}
-	c.finish(k, End(e.How), int64(e.Hdr.Time)+c.offset)
+	c.finish(k, End(e.How), t)
 }
 
 func (c *Conns) finish(k *conn, how End, t int64) {
@@ -403,18 +459,21 @@ func (c *Conns) finish(k *conn, how End, t int64) {
 	}
 	delete(c.waiting, k)
 	delete(c.conns, k.ID)
-	if m := c.byPID[k.Target.PID]; m != nil {
-		delete(m, k)
-		if len(m) == 0 {
-			delete(c.byPID, k.Target.PID)
-		}
+	if c.byKey[k.key] == k {
+		delete(c.byKey, k.key)
 	}
+	c.take(k)
 	c.sink.ConnGone(k.ID)
+}
+
+// oldestFirst is the connections in an order that a replay repeats.
+func oldestFirst(conns iter.Seq[*conn]) []*conn {
+	return slices.SortedFunc(conns, func(a, b *conn) int { return cmp.Compare(a.ID, b.ID) })
 }
 
 // exit ends the connections of a process that the kernel side will not see ending by themselves.
 func (c *Conns) exit(pid uint32, t int64) {
-	for k := range c.byPID[pid] {
+	for _, k := range oldestFirst(maps.Keys(c.byPID[pid])) {
 		if k.unix {
 			c.finish(k, Closed, t+c.offset)
 			c.kernel.Forget(k.key)
@@ -424,7 +483,7 @@ func (c *Conns) exit(pid uint32, t int64) {
 
 // Drop gives up the connections of a process that is no longer watched. t is Unix time, ns.
 func (c *Conns) Drop(pid uint32, t int64) {
-	for k := range c.byPID[pid] {
+	for _, k := range oldestFirst(maps.Keys(c.byPID[pid])) {
 		c.finish(k, Stopped, t)
 		c.kernel.Forget(k.key)
 	}
@@ -432,7 +491,7 @@ func (c *Conns) Drop(pid uint32, t int64) {
 
 // Stop ends everything: what is under way is handed over as far as it came. t is Unix time, ns.
 func (c *Conns) Stop(t int64) {
-	for _, k := range c.conns {
+	for _, k := range oldestFirst(maps.Values(c.conns)) {
 		c.finish(k, Stopped, t)
 	}
 }

@@ -10,7 +10,6 @@ import (
 
 	"breadcrumb/bpf"
 	"breadcrumb/correlate"
-	"breadcrumb/export"
 	"breadcrumb/internal/recording"
 	"breadcrumb/internal/span"
 	"breadcrumb/probes"
@@ -21,25 +20,31 @@ import (
 )
 
 // pipeline is everything behind the ring buffer, the same for a run and for a replay:
-// read → conns → decode → correlate → queue. It runs on one goroutine.
+// read → conns → decode → correlate → queue. It runs on one goroutine, and what goes into it is all that
+// decides what comes out: whatever is not a record of the kernel side is written to a recording too.
 type pipeline struct {
 	conns *probes.Conns
 	corr  *correlate.Correlator
-	queue *export.Queue
+	emit  func([]*span.Span)
 	rec   *recording.Writer // nil: nothing is recorded
 
 	told map[uint32]*span.Target // processes that are in the recording
 }
 
-func newPipeline(kernel probes.Kernel, target func(pid uint32) *span.Target, queue *export.Queue, seed uint64) *pipeline {
+// handOver is how many finished spans go to the queue before a batch of events is over: under load batches
+// are long.
+const handOver = 512
+
+// newPipeline makes a pipeline. target finds the process of an event; emit takes the finished spans, and must
+// not keep the slice.
+func newPipeline(kernel probes.Kernel, target func(pid uint32) *span.Target, emit func([]*span.Span), seed uint64) *pipeline {
 	cfg := correlate.Default()
 	cfg.Seed = seed
-	p := &pipeline{corr: correlate.New(cfg), queue: queue, told: map[uint32]*span.Target{}}
+	p := &pipeline{corr: correlate.New(cfg), emit: emit, told: map[uint32]*span.Target{}}
 	p.conns = probes.NewConns(protocols, kernel, p, func(pid uint32) *span.Target {
 		t := target(pid)
-		if p.rec != nil && t != nil && p.told[pid] != t {
-			p.told[pid] = t
-			p.recordTarget(t)
+		if p.rec != nil && p.told[pid] != t {
+			p.recordTarget(pid, t)
 		}
 		return t
 	})
@@ -49,15 +54,23 @@ func newPipeline(kernel probes.Kernel, target func(pid uint32) *span.Target, que
 // handle takes one record of the kernel side.
 func (p *pipeline) handle(record []byte) {
 	p.conns.Handle(record)
+	if bpf.Kind(record) == bpf.EventExit {
+		if e := bpf.View[bpf.ProcessEvent](record); e != nil {
+			p.corr.Exit(e.Hdr.Tgid)
+		}
+	}
 	if p.rec != nil {
 		p.rec.Write(recording.Event, bpf.Trim(record))
+	}
+	if p.corr.Ready() >= handOver {
+		p.emit(p.corr.Take())
 	}
 }
 
 // batch ends a batch of records at time now (Unix ns).
 func (p *pipeline) batch(now int64) {
 	p.corr.Expire(now)
-	p.queue.Add(p.corr.Take())
+	p.emit(p.corr.Take())
 	if p.rec != nil {
 		p.rec.WriteTime(recording.Batch, now)
 	}
@@ -82,11 +95,22 @@ func (p *pipeline) progress(id uint64, dir probes.Direction, pos uint64, t int64
 	}
 }
 
+// drop gives up the connections of a process that is no longer watched, at time now (Unix ns).
+func (p *pipeline) drop(pid uint32, now int64) {
+	p.conns.Drop(pid, now)
+	if p.rec != nil {
+		var b [12]byte
+		binary.LittleEndian.PutUint64(b[:], uint64(now))
+		binary.LittleEndian.PutUint32(b[8:], pid)
+		p.rec.Write(recording.Drop, b[:])
+	}
+}
+
 // stop ends what is under way at time now and hands over everything.
 func (p *pipeline) stop(now int64) {
 	p.conns.Stop(now)
 	p.corr.Flush()
-	p.queue.Add(p.corr.Take())
+	p.emit(p.corr.Take())
 	if p.rec != nil {
 		p.rec.WriteTime(recording.Stop, now)
 	}
@@ -106,6 +130,11 @@ func (p *pipeline) replay(kind recording.Kind, data []byte) error {
 		}
 		p.progress(binary.LittleEndian.Uint64(data), probes.Direction(data[24]&1),
 			binary.LittleEndian.Uint64(data[8:]), int64(binary.LittleEndian.Uint64(data[16:])))
+	case recording.Drop:
+		if len(data) != 12 {
+			return fmt.Errorf("%w: a drop record of %d bytes", recording.ErrFormat, len(data))
+		}
+		p.drop(binary.LittleEndian.Uint32(data[8:]), int64(binary.LittleEndian.Uint64(data)))
 	case recording.Clock, recording.Batch, recording.Stop:
 		t, ok := recording.Time(data)
 		if !ok {
@@ -119,6 +148,8 @@ func (p *pipeline) replay(kind recording.Kind, data []byte) error {
 		case recording.Stop:
 			p.stop(t)
 		}
+	default:
+		return fmt.Errorf("%w: a record of kind %d", recording.ErrFormat, kind)
 	}
 	return nil
 }
@@ -154,7 +185,14 @@ type recordedAttribute struct {
 	Strs  []string `json:"strs,omitempty"`
 }
 
-func (p *pipeline) recordTarget(t *span.Target) {
+// recordTarget tells a recording what is known of a process from here on; t is nil if it is gone.
+func (p *pipeline) recordTarget(pid uint32, t *span.Target) {
+	if t == nil {
+		delete(p.told, pid)
+		p.rec.Write(recording.Gone, binary.LittleEndian.AppendUint32(nil, pid))
+		return
+	}
+	p.told[pid] = t
 	r := recordedTarget{PID: t.PID}
 	for _, kv := range t.Resource {
 		a := recordedAttribute{Key: string(kv.Key), Type: kv.Value.Type().String()}

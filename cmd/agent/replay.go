@@ -4,11 +4,13 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"breadcrumb/bpf"
 	"breadcrumb/internal/ledger"
@@ -56,8 +58,14 @@ func (c *replayCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = replay(ctx, r, queue.Len, cfg.Queue.MaxQueueSize/2, func() { _ = queue.Flush(ctx) }, func(seed uint64, target func(uint32) *span.Target) *pipeline {
-		return newPipeline(noKernel{}, target, queue, seed)
+	most := max(1, cfg.Queue.MaxQueueSize/2)
+	err = replay(ctx, r, func(spans []*span.Span) {
+		for part := range slices.Chunk(spans, most) {
+			queue.Add(part)
+			if queue.Len() >= most {
+				_ = queue.Flush(ctx)
+			}
+		}
 	})
 	if errors.Is(err, recording.ErrCut) {
 		log.Warn("what came after the cut is missing", zap.Error(err))
@@ -68,45 +76,57 @@ func (c *replayCmd) Run(ctx context.Context) error {
 	return errors.Join(err, queue.Shutdown(end), closeOutput(end))
 }
 
-func replay(ctx context.Context, r *recording.Reader, queued func() int, most int, flush func(),
-	build func(seed uint64, target func(uint32) *span.Target) *pipeline) error {
+// replay feeds a recording through a pipeline of its own. Of one that was cut, what was under way at the cut
+// is ended there, and the error is recording.ErrCut.
+func replay(ctx context.Context, r *recording.Reader, emit func([]*span.Span)) error {
 	targets := map[uint32]*span.Target{}
 	var p *pipeline
-	for {
+	var now int64
+	for ctx.Err() == nil {
 		kind, data, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
 		if err != nil {
+			if p != nil {
+				p.stop(now)
+			}
+			if errors.Is(err, io.EOF) {
+				return recording.ErrCut // its last record is missing
+			}
 			return err
 		}
-		switch {
-		case kind == recording.Meta:
+		if (p == nil) != (kind == recording.Meta) {
+			return fmt.Errorf("%w: it does not begin with what it is about, and only there", recording.ErrFormat)
+		}
+		switch kind {
+		case recording.Meta:
 			var meta struct {
 				Seed uint64 `json:"seed"`
 			}
 			if err := json.Unmarshal(data, &meta); err != nil {
 				return fmt.Errorf("%w: %w", recording.ErrFormat, err)
 			}
-			p = build(meta.Seed, func(pid uint32) *span.Target { return targets[pid] })
-		case kind == recording.Target:
+			p = newPipeline(noKernel{}, func(pid uint32) *span.Target { return targets[pid] }, emit, meta.Seed)
+		case recording.Target:
 			var t recordedTarget
 			if err := json.Unmarshal(data, &t); err != nil {
 				return fmt.Errorf("%w: %w", recording.ErrFormat, err)
 			}
 			targets[t.PID] = &span.Target{PID: t.PID, Resource: t.resource(), Account: new(ledger.Account)}
-		case p == nil:
-			return fmt.Errorf("%w: it does not begin with what it is about", recording.ErrFormat)
+		case recording.Gone:
+			if len(data) != 4 {
+				return fmt.Errorf("%w: a process id of %d bytes", recording.ErrFormat, len(data))
+			}
+			delete(targets, binary.LittleEndian.Uint32(data))
 		default:
+			if kind == recording.Batch {
+				now, _ = recording.Time(data)
+			}
 			if err := p.replay(kind, data); err != nil {
 				return err
 			}
-			if kind == recording.Batch && queued() > most {
-				flush()
+			if kind == recording.Stop {
+				return nil
 			}
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
 	}
+	return nil
 }

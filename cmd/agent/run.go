@@ -45,7 +45,7 @@ func (c *runCmd) Run(ctx context.Context) error {
 	if c.MetricsAddr != "" {
 		cfg.MetricsAddr = c.MetricsAddr
 	}
-	return run(ctx, cfg, append(c.rules(), cfg.Rules...), nil)
+	return run(ctx, cfg, append(c.rules(), cfg.Rules...), "")
 }
 
 type recordCmd struct {
@@ -59,14 +59,10 @@ func (c *recordCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Create(c.File)
-	if err != nil {
-		return fmt.Errorf("create recording: %w", err)
-	}
 	if cfg.Output == "" {
 		cfg.Output = "none"
 	}
-	return errors.Join(run(ctx, cfg, append(c.rules(), cfg.Rules...), f), f.Close())
+	return run(ctx, cfg, append(c.rules(), cfg.Rules...), c.File)
 }
 
 const (
@@ -83,6 +79,7 @@ type agent struct {
 	log      *zap.Logger
 	core     *bpf.Core
 	golang   *golang.Runtime
+	rules    *discovery.Selector
 	table    *discovery.Table
 	queue    *export.Queue
 	pipeline *pipeline
@@ -94,8 +91,9 @@ type agent struct {
 	attached sync.WaitGroup
 }
 
-// run traces until ctx is done. Everything that happens to an event is here, top to bottom.
-func run(ctx context.Context, cfg Config, rules []discovery.Rule, record io.Writer) (err error) {
+// run traces until ctx is done; record, unless it is empty, is the file to which the events are written.
+// Everything that happens to an event is here, top to bottom.
+func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string) (err error) {
 	log, err := newLogger(cfg.LogLevel)
 	if err != nil {
 		return err
@@ -128,11 +126,17 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record io.Writ
 		return err
 	}
 	defer func() { err = errors.Join(err, core.Close()) }()
-	a := &agent{log: log, core: core, queue: queue, probes: map[uint32]io.Closer{}, counted: map[uint32]bpf.Target{}}
+	a := &agent{log: log, core: core, rules: selector, queue: queue, probes: map[uint32]io.Closer{}, counted: map[uint32]bpf.Target{}}
 	seed := rand.Uint64()
-	a.pipeline = newPipeline(core, a.target, queue, seed)
-	if record != nil {
-		if a.pipeline.rec, err = startRecording(record, seed); err != nil {
+	a.pipeline = newPipeline(core, a.target, queue.Add, seed)
+	if record != "" {
+		// It holds what was in the headers of requests: cookies, tokens.
+		f, openErr := os.OpenFile(record, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		if openErr != nil {
+			return fmt.Errorf("create recording: %w", openErr)
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		if a.pipeline.rec, err = startRecording(f, seed); err != nil {
 			return err
 		}
 	}
@@ -145,13 +149,19 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record io.Writ
 		Added: a.added, Removed: a.removed, Replaced: a.replaced,
 	}, log.Named("discovery"))
 
+	for _, path := range selector.Images() {
+		language, version, dev, inode, err := inspector.Executable(path)
+		if err != nil {
+			continue
+		}
+		if err := core.WatchImage(dev, inode, describe(language, version)); err != nil {
+			log.Debug("short-lived processes may be missed", zap.String("exe", path), zap.Error(err))
+		}
+	}
+
 	// Events flow from here on: first those of processes, so that the scan misses none.
 	var readers sync.WaitGroup
-	readers.Go(func() {
-		if err := core.ReadProcesses(a.process); err != nil {
-			log.Error("processes that start from now on are not seen", zap.Error(err))
-		}
-	})
+	readers.Go(a.readProcesses)
 	if err := a.table.Scan(); err != nil {
 		return errors.Join(err, a.shutDown(&readers, nil, closeOutput))
 	}
@@ -303,22 +313,45 @@ func (a *agent) event(record []byte) {
 	a.pipeline.handle(record)
 	if bpf.Kind(record) == bpf.EventExit {
 		if e := bpf.View[bpf.ProcessEvent](record); e != nil {
+			a.drainProcesses() // its exec comes before its exit
 			a.table.Exit(e.Hdr.Tgid)
 			a.pipeline.corr.Exit(e.Hdr.Tgid)
 		}
 	}
 }
 
+// readProcesses takes what happens to processes as soon as it does.
+func (a *agent) readProcesses() {
+	for {
+		more, err := a.core.WaitProcesses()
+		if err != nil {
+			a.log.Error("processes that start from now on are not seen", zap.Error(err))
+			return
+		}
+		a.drainProcesses()
+		if !more {
+			return
+		}
+	}
+}
+
+func (a *agent) drainProcesses() {
+	if err := a.core.DrainProcesses(a.process); err != nil {
+		a.log.Error("processes that have started are not seen", zap.Error(err))
+	}
+}
+
 // process takes what happened to a process.
-func (a *agent) process(kind bpf.EventKind, pid, parent uint32) {
-	switch kind {
+func (a *agent) process(e *bpf.ProcessEvent) {
+	pid := e.Hdr.Tgid
+	switch bpf.EventKind(e.Hdr.Kind) {
 	case bpf.EventListen:
 		a.table.Listening(pid)
 		return
 	case bpf.EventFork:
-		a.table.Fork(parent, pid)
+		a.table.Fork(e.Parent, pid)
 	default:
-		a.table.Exec(pid, "")
+		a.table.Exec(pid, e.Name())
 	}
 	// The kernel side watches the children of watched processes by itself; the rules may say otherwise.
 	if t := a.table.Lookup(pid); t == nil {
@@ -326,11 +359,11 @@ func (a *agent) process(kind bpf.EventKind, pid, parent uint32) {
 	}
 }
 
-// target is the process of an event. One that is not known yet has just been forked.
+// target is the process of an event. One that is not known yet has just been started.
 func (a *agent) target(pid uint32) *span.Target {
 	t := a.table.Lookup(pid)
 	if t == nil {
-		a.table.Exec(pid, "")
+		a.drainProcesses()
 		if t = a.table.Lookup(pid); t == nil {
 			return nil
 		}
@@ -338,19 +371,22 @@ func (a *agent) target(pid uint32) *span.Target {
 	return &t.Target
 }
 
+// describe is what the kernel side must know of a process in a language.
+func describe(language discovery.Language, version string) (w bpf.Target) {
+	if language == discovery.Go {
+		golang.Describe("go"+version, &w)
+	}
+	return w
+}
+
 // added watches a process. What its runtime needs follows as soon as its executable has been read.
 func (a *agent) added(t *discovery.Target) {
-	var w bpf.Target
-	if t.Language == discovery.Go {
-		if !golang.Describe("go"+t.Version, &w) {
-			a.log.Info("the layout of this Go version is not known: the nearest is used where it proves right",
-				zap.Uint32("pid", t.PID), zap.String("service", t.Service), zap.String("go", t.Version))
-		}
-	}
+	w := describe(t.Language, t.Version)
 	if err := a.core.Watch(t.PID, w); err != nil {
 		a.log.Warn("a process is not traced", zap.Uint32("pid", t.PID), zap.String("service", t.Service), zap.Error(err))
 		return
 	}
+	a.watchImage(t, w)
 	a.log.Debug("watching", zap.Uint32("pid", t.PID), zap.String("service", t.Service), zap.String("rule", t.Rule),
 		zap.String("language", string(t.Language)), zap.String("version", t.Version))
 	if t.Language != discovery.Go || a.golang == nil {
@@ -378,6 +414,23 @@ func (a *agent) added(t *discovery.Target) {
 	})
 }
 
+// watchImage has the next process that runs the executable watched at once, where that is all that the rule
+// asks for.
+func (a *agent) watchImage(t *discovery.Target, w bpf.Target) {
+	if !a.rules.ByImage(t) {
+		return
+	}
+	info, err := os.Stat(fmt.Sprintf("/proc/%d/exe", t.PID))
+	if err != nil {
+		return
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		if err := a.core.WatchImage(st.Dev, st.Ino, w); err != nil {
+			a.log.Debug("short-lived processes may be missed", zap.String("exe", t.Exe), zap.Error(err))
+		}
+	}
+}
+
 // removed stops watching a process that has ended, or is not wanted any more.
 func (a *agent) removed(t *discovery.Target) {
 	a.mu.Lock()
@@ -392,7 +445,7 @@ func (a *agent) removed(t *discovery.Target) {
 	}
 	delete(a.counted, t.PID)
 	pid := t.PID
-	a.tasks = append(a.tasks, func() { a.pipeline.conns.Drop(pid, time.Now().UnixNano()) })
+	a.tasks = append(a.tasks, func() { a.pipeline.drop(pid, time.Now().UnixNano()) })
 }
 
 // replaced goes on with a process that is known otherwise now.

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -27,8 +28,10 @@ const (
 	Target                   // JSON: a process, before its first event
 	Clock                    // int64: what to add to monotonic time to make it Unix time, ns
 	Batch                    // int64: Unix time, ns, when a batch of events had been read
-	Progress                 // ProgressRecord: the kernel side's answer to how far a connection is
+	Progress                 // how far a connection is: its id, position, time (64 bits each), direction (8)
 	Stop                     // int64: Unix time, ns, when the run ended
+	Drop                     // a process is no longer watched: Unix time, ns (64 bits), process id (32)
+	Gone                     // a process id (32 bits): its events come too late from here on
 )
 
 const (
@@ -36,8 +39,8 @@ const (
 	version = 1
 	// blockSize is when a frame is closed: what a killed agent loses at most.
 	blockSize = 256 << 10
-	// maxRecord is beyond any record; a length above it means that the file is damaged.
-	maxRecord = 16 << 20
+	// maxFrame is beyond any frame; a length above it means that the file is damaged.
+	maxFrame = 16 << 20
 )
 
 // ErrFormat says that a file is not a recording, or not one that this version can read.
@@ -57,13 +60,13 @@ type Writer struct {
 
 // NewWriter starts a recording.
 func NewWriter(w io.Writer) (*Writer, error) {
+	if _, err := w.Write(append([]byte(magic), version)); err != nil {
+		return nil, fmt.Errorf("write recording: %w", err)
+	}
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
 		zstd.WithEncoderCRC(true))
 	if err != nil {
 		return nil, fmt.Errorf("start compression: %w", err)
-	}
-	if _, err := w.Write(append([]byte(magic), version)); err != nil {
-		return nil, fmt.Errorf("write recording: %w", err)
 	}
 	return &Writer{w: w, enc: enc}, nil
 }
@@ -128,8 +131,10 @@ type Reader struct {
 func NewReader(r io.Reader) (*Reader, error) {
 	head := make([]byte, len(magic)+1)
 	br := bufio.NewReaderSize(r, 1<<20)
-	if _, err := io.ReadFull(br, head); err != nil {
+	if _, err := io.ReadFull(br, head); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, fmt.Errorf("%w: no header", ErrFormat)
+	} else if err != nil {
+		return nil, fmt.Errorf("read recording: %w", err)
 	}
 	if string(head[:len(magic)]) != magic {
 		return nil, fmt.Errorf("%w: it does not begin as one", ErrFormat)
@@ -153,21 +158,15 @@ func (r *Reader) Next() (Kind, []byte, error) {
 	for len(r.rest) == 0 {
 		var size [4]byte
 		if _, err := io.ReadFull(r.r, size[:]); err != nil {
-			if errors.Is(err, io.EOF) {
-				return 0, nil, io.EOF
-			}
-			return 0, nil, ErrCut
+			return 0, nil, cut(err, io.EOF)
 		}
 		n := int(binary.LittleEndian.Uint32(size[:]))
-		if n > maxRecord {
+		if n > maxFrame {
 			return 0, nil, fmt.Errorf("%w: a frame of %d bytes", ErrFormat, n)
 		}
-		if cap(r.in) < n {
-			r.in = make([]byte, n)
-		}
-		r.in = r.in[:n]
+		r.in = slices.Grow(r.in[:0], n)[:n]
 		if _, err := io.ReadFull(r.r, r.in); err != nil {
-			return 0, nil, ErrCut
+			return 0, nil, cut(err, ErrCut)
 		}
 		block, err := r.dec.DecodeAll(r.in, r.block[:0])
 		if err != nil {
@@ -185,6 +184,17 @@ func (r *Reader) Next() (Kind, []byte, error) {
 	kind, data := Kind(r.rest[0]), r.rest[5:5+n]
 	r.rest = r.rest[5+n:]
 	return kind, data, nil
+}
+
+// cut is the error of a read that found less than it should have; none is returned where nothing was left.
+func cut(err, none error) error {
+	switch {
+	case errors.Is(err, io.EOF):
+		return none
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return ErrCut
+	}
+	return fmt.Errorf("read recording: %w", err)
 }
 
 // Time reads a record that WriteTime wrote.

@@ -19,6 +19,7 @@ const (
 	golangMapConns                 = "conns"
 	golangMapEvents                = "events"
 	golangMapGoroutines            = "goroutines"
+	golangMapImages                = "images"
 	golangMapLatestConn            = "latest_conn"
 	golangMapReaders               = "readers"
 	golangMapStats                 = "stats"
@@ -79,6 +80,7 @@ type golangMapSpecs struct {
 	Conns      *ebpf.MapSpec `ebpf:"conns"`
 	Events     *ebpf.MapSpec `ebpf:"events"`
 	Goroutines *ebpf.MapSpec `ebpf:"goroutines"`
+	Images     *ebpf.MapSpec `ebpf:"images"`
 	LatestConn *ebpf.MapSpec `ebpf:"latest_conn"`
 	Readers    *ebpf.MapSpec `ebpf:"readers"`
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
@@ -115,6 +117,7 @@ type golangMaps struct {
 	Conns      *ebpf.Map `ebpf:"conns"`
 	Events     *ebpf.Map `ebpf:"events"`
 	Goroutines *ebpf.Map `ebpf:"goroutines"`
+	Images     *ebpf.Map `ebpf:"images"`
 	LatestConn *ebpf.Map `ebpf:"latest_conn"`
 	Readers    *ebpf.Map `ebpf:"readers"`
 	Stats      *ebpf.Map `ebpf:"stats"`
@@ -127,6 +130,7 @@ func (m *golangMaps) Close() error {
 		m.Conns,
 		m.Events,
 		m.Goroutines,
+		m.Images,
 		m.LatestConn,
 		m.Readers,
 		m.Stats,
