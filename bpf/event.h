@@ -25,13 +25,13 @@ enum direction {
 };
 
 enum event_flag {
-	FLAG_NAMED = 1,		 /* the request id was made for these bytes */
-	FLAG_LOST = 2,		 /* events of this connection were lost before this one */
-	FLAG_UNREADABLE = 4,	 /* the bytes should have been captured, but the memory was not readable */
-	FLAG_HAS_SEQ = 8,	 /* seq is a TCP sequence number */
+	FLAG_NAMED = 1,		   /* the request id was made for these bytes */
+	FLAG_LOST = 2,		   /* events of this connection were lost before this one */
+	FLAG_UNREADABLE = 4,	   /* the bytes should have been captured, but the memory was not readable */
+	FLAG_HAS_SEQ = 8,	   /* seq is a TCP sequence number */
 	FLAG_CAUSE_GOROUTINE = 16, /* cause was found in a goroutine's context, else in a thread's */
 	FLAG_CAUSE_INHERITED = 32, /* it is the context of a goroutine's ancestor */
-	FLAG_URING = 64,	 /* moved by io_uring: position only */
+	FLAG_URING = 64,	   /* moved by io_uring: position only */
 };
 
 /* How a connection ended; the order is that of probes.End. */
@@ -77,7 +77,7 @@ struct conn_event {
 /* data_event carries bytes that a watched process sent or received. */
 struct data_event {
 	struct event_header hdr;
-	u64 begin;	 /* when the first byte was on its way; equals hdr.time for ingress */
+	u64 begin; /* when the first byte was on its way; equals hdr.time for ingress */
 	u64 conn;
 	u64 pos;	 /* bytes before these in this direction, since the connection was first seen */
 	u64 request;	 /* id of the request or call that is under way on the connection, or 0 */
@@ -85,12 +85,12 @@ struct data_event {
 	u64 task;	 /* goroutine id, or 0 */
 	u64 parent_task; /* id of the goroutine that started it, or 0; only for calls */
 	u32 tid;
-	u32 total;	 /* bytes that moved */
-	u32 seq;	 /* TCP sequence number of the first of them */
-	u16 captured;	 /* how many of the first are in payload */
-	u8 tail;	 /* how many of the last follow them there */
-	u8 dir;		 /* enum direction */
-	u32 flags;	 /* enum event_flag */
+	u32 total;    /* bytes that moved */
+	u32 seq;      /* TCP sequence number of the first of them */
+	u16 captured; /* how many of the first are in payload */
+	u8 tail;      /* how many of the last follow them there */
+	u8 dir;	      /* enum direction */
+	u32 flags;    /* enum event_flag */
 	u32 pad;
 };
 _Static_assert(sizeof(struct data_event) == 96, "hole in data_event");
@@ -106,10 +106,10 @@ struct progress_event {
 struct end_event {
 	struct event_header hdr;
 	u64 conn;
-	u64 pos[2]; /* bytes so far, by direction */
+	u64 pos[2];  /* bytes so far, by direction */
 	u64 last[2]; /* when the last of them moved, by direction; 0: none */
-	u32 how;  /* enum end_how */
-	u32 flags; /* FLAG_LOST */
+	u32 how;     /* enum end_how */
+	u32 flags;   /* FLAG_LOST */
 };
 
 struct process_event {
@@ -121,15 +121,15 @@ struct process_event {
 
 /* What is counted, summed over all processors. */
 enum stat {
-	STAT_EVENTS,	      /* records given to the ring buffer */
-	STAT_RING_FULL,	      /* records for which it had no room */
-	STAT_CONNS_FULL,      /* connections for which conns had no room */
-	STAT_TARGETS_FULL,    /* children of watched processes for which targets had no room */
-	STAT_GOROUTINES_FULL, /* goroutines whose request could not be kept */
-	STAT_THREADS_FULL,    /* threads whose request could not be kept */
-	STAT_UNREADABLE,      /* reads of a process's memory that failed */
-	STAT_MUTED,	      /* calls on connections that no protocol claims */
-	STAT_AFTER_CLOSE,     /* calls on TCP sockets that were closed already: their bytes are not seen */
+	STAT_EVENTS,		/* records given to the ring buffer */
+	STAT_RING_FULL,		/* records for which it had no room */
+	STAT_CONNS_FULL,	/* connections for which conns had no room */
+	STAT_TARGETS_FULL,	/* children of watched processes for which targets had no room */
+	STAT_GOROUTINES_FULL,	/* goroutines whose request could not be kept */
+	STAT_THREADS_FULL,	/* threads whose request could not be kept */
+	STAT_UNREADABLE,	/* reads of a process's memory that failed */
+	STAT_MUTED,		/* calls on connections that no protocol claims */
+	STAT_AFTER_CLOSE,	/* calls on TCP sockets that were closed already: their bytes are not seen */
 	STAT_PROCESS_RING_FULL, /* exec or fork events that were lost */
 	STATS,
 };

@@ -17,7 +17,7 @@ enum reader_state {
 };
 
 struct reader {
-	u32 state; /* enum reader_state */
+	u32 state;   /* enum reader_state */
 	u32 wake_at; /* bytes in the ring at which a reader that is awake is to be woken early */
 };
 

@@ -19,13 +19,13 @@
 const volatile u32 head_limit = 16384; /* bytes of a message's head that are captured at most */
 
 enum {
-	BODY_HEAD = 24,	 /* first bytes of a piece of body that are captured: a chunk's size is there */
-	BODY_TAIL = 8,	 /* last bytes of it: the last chunk ends with "0\r\n\r\n" */
-	BODY_CHUNKS = 8, /* pieces of a body that are reported before it goes quiet */
-	QUIET_FROM = 65536, /* a quiet body is reported again where its length doubles, from here on */
-	UNKNOWN_TRIES = 16, /* runs of an unknown protocol that are shown to user space at most */
+	BODY_HEAD = 24,	      /* first bytes of a piece of body that are captured: a chunk's size is there */
+	BODY_TAIL = 8,	      /* last bytes of it: the last chunk ends with "0\r\n\r\n" */
+	BODY_CHUNKS = 8,      /* pieces of a body that are reported before it goes quiet */
+	QUIET_FROM = 65536,   /* a quiet body is reported again where its length doubles, from here on */
+	UNKNOWN_TRIES = 16,   /* runs of an unknown protocol that are shown to user space at most */
 	UNKNOWN_LIMIT = 1024, /* bytes of each call that are shown */
-	SEGMENTS = 64,	 /* of a vectored call that are read */
+	SEGMENTS = 64,	      /* of a vectored call that are read */
 	HEAD_PIECES = 17, /* events for one call: one of MEDIUM and sixteen of LARGE payload hold 64 KiB */
 };
 
@@ -264,9 +264,8 @@ __noinline int report(struct telling *t, struct conn *c)
 	if (t->io.buf.base) {
 		if (total > BODY_HEAD + BODY_TAIL) {
 			e->captured = copy_flat(&t->io, 0, payload, BODY_HEAD);
-			if (e->captured &&
-			    !bpf_probe_read_user(payload + BODY_HEAD, BODY_TAIL,
-						 (void *)(t->io.buf.base + total - BODY_TAIL)))
+			if (e->captured && !bpf_probe_read_user(payload + BODY_HEAD, BODY_TAIL,
+								(void *)(t->io.buf.base + total - BODY_TAIL)))
 				e->tail = BODY_TAIL;
 		} else {
 			e->captured = copy_flat(&t->io, 0, payload, BODY_HEAD + BODY_TAIL);

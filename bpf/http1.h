@@ -3,9 +3,9 @@
 #ifndef HTTP1_H
 #define HTTP1_H
 
-#define WORD(a, b, c, d, e, f, g, h)                                                             \
-	((u64)(a) | (u64)(b) << 8 | (u64)(c) << 16 | (u64)(d) << 24 | (u64)(e) << 32 |               \
-	 (u64)(f) << 40 | (u64)(g) << 48 | (u64)(h) << 56)
+#define WORD(a, b, c, d, e, f, g, h)                                                                         \
+	((u64)(a) | (u64)(b) << 8 | (u64)(c) << 16 | (u64)(d) << 24 | (u64)(e) << 32 | (u64)(f) << 40 |      \
+	 (u64)(g) << 48 | (u64)(h) << 56)
 
 #define FIRST(word, n) ((word) & (~0ULL >> (64 - 8 * (n))))
 

@@ -10,12 +10,12 @@ enum target_flag {
 /* A watched process. The counters are requests whose first event never reached user space. */
 struct target {
 	u32 flags;
-	u16 goid;	 /* offset of runtime.g.goid, bytes */
-	u16 parent_goid; /* of runtime.g.parentGoid; 0: this Go has none */
+	u16 goid;	  /* offset of runtime.g.goid, bytes */
+	u16 parent_goid;  /* of runtime.g.parentGoid; 0: this Go has none */
 	u16 persist_conn; /* of net/http.persistConn.conn */
-	u16 sysfd;	 /* of net.netFD.pfd.Sysfd */
-	u16 family;	 /* of net.netFD.family */
-	u16 sotype;	 /* of net.netFD.sotype */
+	u16 sysfd;	  /* of net.netFD.pfd.Sysfd */
+	u16 family;	  /* of net.netFD.family */
+	u16 sotype;	  /* of net.netFD.sotype */
 	u64 ring_full;
 	u64 map_full;
 	u64 unreadable;

@@ -22,8 +22,7 @@ struct {
 
 static __always_inline struct thread *thread_get(struct task_struct *task)
 {
-	struct thread *thread =
-		bpf_task_storage_get(&threads, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	struct thread *thread = bpf_task_storage_get(&threads, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 
 	if (!thread)
 		count(STAT_THREADS_FULL);

@@ -58,6 +58,9 @@ type Counts [Entries]uint64
 // Counts reads the account. Entries that move while it reads may be off by what moved.
 func (a *Account) Counts() Counts {
 	var c Counts
+	if a == nil {
+		return c
+	}
 	for i := range c {
 		c[i] = a.counts[i].Load()
 	}

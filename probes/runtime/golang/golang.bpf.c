@@ -47,8 +47,8 @@ static __always_inline s32 fd_of(const struct target *target, u64 conn)
 		if (!bpf_probe_read_user(&family, sizeof(family), (void *)(netfd + target->family)) &&
 		    !bpf_probe_read_user(&sotype, sizeof(sotype), (void *)(netfd + target->sotype)) &&
 		    !bpf_probe_read_user(&fd, sizeof(fd), (void *)(netfd + target->sysfd)) &&
-		    (family == AF_UNIX || family == AF_INET || family == AF_INET6) &&
-		    sotype == SOCK_STREAM && fd >= 0 && fd < MAX_FD)
+		    (family == AF_UNIX || family == AF_INET || family == AF_INET6) && sotype == SOCK_STREAM &&
+		    fd >= 0 && fd < MAX_FD)
 			return fd;
 		/* *tls.Conn, and most wrappers, begin with the net.Conn that they wrap. */
 		if (bpf_probe_read_user(&conn, sizeof(conn), (void *)(conn + IFACE_DATA)))
@@ -79,8 +79,7 @@ int persist_conn_round_trip(struct pt_regs *ctx)
 	ids = read_goids(target, GO_G(ctx), GO_SP(ctx));
 	if (!ids.id)
 		return 0;
-	if (bpf_probe_read_user(&conn, sizeof(conn),
-				(void *)(ARG0(ctx) + target->persist_conn + IFACE_DATA)))
+	if (bpf_probe_read_user(&conn, sizeof(conn), (void *)(ARG0(ctx) + target->persist_conn + IFACE_DATA)))
 		return 0;
 	fd = fd_of(target, conn);
 	if (fd < 0)
