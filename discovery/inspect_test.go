@@ -29,7 +29,7 @@ func attributes(t *testing.T, target *Target) map[string]string {
 		if _, ok := m[string(kv.Key)]; ok {
 			t.Errorf("%s is there twice", kv.Key)
 		}
-		m[string(kv.Key)] = kv.Value.Emit()
+		m[string(kv.Key)] = kv.Value.String()
 	}
 	return m
 }
@@ -109,7 +109,7 @@ func TestResourceFollowsTheConventions(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, kv := range target.Resource {
-			if strings.Contains(kv.Value.Emit(), "hunter2") {
+			if strings.Contains(kv.Value.String(), "hunter2") {
 				t.Errorf("%s shows a secret", kv.Key)
 			}
 		}

@@ -124,9 +124,9 @@ func TestEndOfHeadIsFoundAtEveryPlace(t *testing.T) {
 func TestSegmentsAreGatheredAsOneRunOfBytes(t *testing.T) {
 	objs := load(t)
 	type gatherIn struct {
-		base                                       uint64
-		segments, total, from, limit, got, padding uint32
-		text                                       [1024]byte
+		base                                 uint64
+		segments, total, from, limit, got, _ uint32
+		text                                 [1024]byte
 	}
 	rnd := rand.New(rand.NewPCG(3, 4))
 	for range 500 {
@@ -178,8 +178,8 @@ func TestVerdictBelongsToOneConnectionOnly(t *testing.T) {
 func TestGoroutineInheritsOnceAndOnlyFromWhoServes(t *testing.T) {
 	objs := load(t)
 	type lineage struct {
-		goid, parent, request    uint64
-		tgid, op, flags, padding uint32
+		goid, parent, request uint64
+		tgid, op, flags, _    uint32
 	}
 	serves := func(goid, request uint64) {
 		run(t, objs.Lineage, &lineage{tgid: 7, op: 1, goid: goid, request: request})

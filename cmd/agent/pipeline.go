@@ -206,7 +206,7 @@ func (p *pipeline) recordTarget(pid uint32, t *span.Target) {
 		case attribute.STRINGSLICE:
 			a.Strs = kv.Value.AsStringSlice()
 		default:
-			a.Type, a.Str = attribute.STRING.String(), kv.Value.Emit()
+			a.Type, a.Str = attribute.STRING.String(), kv.Value.String()
 		}
 		r.Resource = append(r.Resource, a)
 	}
