@@ -24,6 +24,7 @@ enum {
 	BODY_CHUNKS = 8,      /* pieces of a body that are reported before it goes quiet */
 	QUIET_FROM = 65536,   /* a quiet body is reported again where its length doubles, from here on */
 	UNKNOWN_TRIES = 16,   /* runs of an unknown protocol that are shown to user space at most */
+	UNKNOWN_CALLS = 4,    /* of each run */
 	UNKNOWN_LIMIT = 1024, /* bytes of each call that are shown */
 	SEGMENTS = 64,	      /* of a vectored call that are read */
 	HEAD_PIECES = 17, /* events for one call: one of MEDIUM and sixteen of LARGE payload hold 64 KiB */
@@ -511,7 +512,9 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	if (c->protocol == PROTOCOL_UNKNOWN) {
 		if (turn)
 			c->tries++;
-		if (c->tries <= UNKNOWN_TRIES && conn_announce(c, io->key, io->end)) {
+		if (c->tries <= UNKNOWN_TRIES && c->chunks < UNKNOWN_CALLS &&
+		    conn_announce(c, io->key, io->end)) {
+			c->chunks++;
 			/* Enough for a protocol to show itself, and for the head of a message of HTTP whose method is
 			 * not one of the usual. */
 			c->head_left = UNKNOWN_LIMIT;

@@ -36,10 +36,28 @@ struct {
 	__uint(max_entries, 1 << 16);
 } processes SEC(".maps");
 
+/* Whether bytes had moved over the TCP connection, in this direction, before those of the call. */
+static __always_inline bool moved_before(const struct io *io, const u32 dir)
+{
+	struct tcp_sock *tp = (struct tcp_sock *)io->key;
+	u64 moved;
+
+	/* SYN and FIN count as a byte each. */
+	if (dir == DIR_INGRESS)
+		moved = BPF_CORE_READ(tp, bytes_received) -
+			(u32)(BPF_CORE_READ(tp, rcv_nxt) - (io->seq + io->total));
+	else
+		moved = BPF_CORE_READ(tp, bytes_acked) +
+			(u32)(io->seq + io->total - BPF_CORE_READ(tp, snd_una));
+	return moved > (u64)io->total + 2;
+}
+
 /* The connection of a call, made known if it is not; 0 if there is none to follow. */
-static __always_inline struct conn *conn_of(const struct io *io, struct target *target, bool closed)
+static __always_inline struct conn *conn_of(const struct io *io, struct target *target, bool closed,
+					    const u32 dir)
 {
 	struct conn *c = conn_find(io->key, io->inode);
+	u32 flags = 0;
 
 	if (c)
 		return c;
@@ -47,7 +65,9 @@ static __always_inline struct conn *conn_of(const struct io *io, struct target *
 		count(STAT_AFTER_CLOSE);
 		return 0;
 	}
-	c = conn_add(io->key, io->inode, io->tgid, io->tcp ? CONN_TCP : 0);
+	if (io->tcp)
+		flags = CONN_TCP | (moved_before(io, dir) ? CONN_ESTABLISHED : 0);
+	c = conn_add(io->key, io->inode, io->tgid, flags);
 	if (!c && http1_request(first_bytes(io)))
 		__sync_fetch_and_add(&target->map_full, 1);
 	return c;
@@ -98,7 +118,7 @@ int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
 		io->tcp = 1;
 		io->seq = tp->write_seq - ret;
 	}
-	c = conn_of(io, target, tp && sk->__sk_common.skc_state == TCP_CLOSE);
+	c = conn_of(io, target, tp && sk->__sk_common.skc_state == TCP_CLOSE, DIR_EGRESS);
 	if (c)
 		on_bytes(&t, c, target, thread, regs, DIR_EGRESS);
 	return 0;
@@ -157,7 +177,7 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 		io->tcp = 1;
 		io->seq = tp->copied_seq - ret;
 	}
-	c = conn_of(io, target, tp && sk->__sk_common.skc_state == TCP_CLOSE);
+	c = conn_of(io, target, tp && sk->__sk_common.skc_state == TCP_CLOSE, DIR_INGRESS);
 	if (c)
 		on_bytes(&t, c, target, thread, regs, DIR_INGRESS);
 	return 0;
@@ -302,7 +322,7 @@ static __always_inline void call_moved(const struct moved *m, const u32 dir)
 		io->seq = dir == DIR_EGRESS ? BPF_CORE_READ(tp, write_seq) : BPF_CORE_READ(tp, copied_seq);
 		io->seq -= m->total;
 	}
-	c = conn_of(io, target, io->tcp && state == TCP_CLOSE);
+	c = conn_of(io, target, io->tcp && state == TCP_CLOSE, dir);
 	if (c)
 		on_bytes(&t, c, target, thread, regs, dir);
 }
