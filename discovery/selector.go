@@ -67,7 +67,7 @@ type Rule struct {
 	Exclude bool `yaml:"exclude,omitempty"`
 	// All matches every process.
 	All bool `yaml:"all,omitempty"`
-	// PID is a process that runs now, and with it the descendants that it starts from now on.
+	// PID is a process that runs now, and with it its descendants.
 	PID uint32 `yaml:"pid,omitempty"`
 	// Exe is a pattern for the path of the executable, as the process sees it: "**/bin/node"; without a
 	// slash, for its name: "python3*".

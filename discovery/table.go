@@ -55,9 +55,6 @@ type Table struct {
 	rules   *Selector
 	hooks   Hooks
 	log     *zap.Logger
-	// born is the agent's start, in clock ticks since boot: the children of a process chosen by PID that
-	// are younger are traced with it.
-	born uint64
 	// chosen are the start times of the processes that rules ask for by PID; 0 where there was none. A
 	// process with another start time only has the same number.
 	chosen map[uint32]uint64
@@ -88,7 +85,6 @@ func NewTable(inspector *Inspector, rules *Selector, hooks Hooks, log *zap.Logge
 		rules:   rules,
 		hooks:   hooks,
 		log:     log,
-		born:    ticks(),
 		chosen:  make(map[uint32]uint64),
 		live:    make(map[uint32]*entry),
 		recent:  make(map[uint32]*Target),
@@ -387,7 +383,7 @@ func (t *Table) entry(pid uint32) *entry {
 
 // under is whom a process descends from, of those that rules ask for by PID.
 func (t *Table) under(found *Target) []uint32 {
-	if len(t.chosen) == 0 || found.Start != 0 && found.Start < t.born {
+	if len(t.chosen) == 0 {
 		return nil
 	}
 	var under []uint32

@@ -79,8 +79,7 @@ type Target struct {
 	Service string
 	// Rule says which selection rule took it ("--pid 12", "rules[2]"), or is empty.
 	Rule string
-	// Under are the PIDs that rules ask for by number and of which this process is a descendant that
-	// started after the agent.
+	// Under are the PIDs that rules ask for by number and of which this process is a descendant.
 	Under []uint32
 	// Gaps says what of this process cannot be seen and why, a sentence each ("uses io_uring for sockets:
 	// not seen with the tracepoint attachment").

@@ -30,7 +30,7 @@ type cli struct {
 
 // selection are the flags that say which processes are meant.
 type selection struct {
-	PID    []uint32              `name:"pid" sep:"none" placeholder:"N" help:"This process, and the children that it starts from now on. Repeatable, as all of these."`
+	PID    []uint32              `name:"pid" sep:"none" placeholder:"N" help:"This process and its descendants. Repeatable, as all of these."`
 	Exe    []discovery.Glob      `name:"exe" sep:"none" placeholder:"GLOB" help:"Processes whose executable's path matches; without a slash: whose file name does. * stays within a folder, ** does not."`
 	Port   []discovery.PortRange `name:"port" sep:"none" placeholder:"N|N-M" help:"Processes that listen on this TCP port, or one of these."`
 	Cgroup []discovery.Glob      `name:"cgroup" sep:"none" placeholder:"PATH-GLOB" help:"Processes in a cgroup that matches, or below it."`
