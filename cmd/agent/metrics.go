@@ -63,7 +63,7 @@ type collector struct {
 	a *agent
 
 	info, messages, lost, exported, kernel, programNs, programRuns, programMissed, queue, watched,
-	backlog, mapBytes *prometheus.Desc
+	backlog, mapBytes, conns, unknownConns, unusable, refused, held *prometheus.Desc
 }
 
 func newCollector(a *agent) *collector {
@@ -84,6 +84,11 @@ func newCollector(a *agent) *collector {
 		queue:         desc("export_queue_length", "Spans that wait to be exported."),
 		watched:       desc("watched_processes", "Processes that are traced now."),
 		backlog:       desc("ring_buffer_bytes", "Bytes of events that wait to be read."),
+		conns:         desc("connections", "Connections that are followed now."),
+		unknownConns:  desc("connections_muted_total", "Connections that no protocol claims."),
+		unusable:      desc("events_unusable_total", "Events that could not be used, by cause.", "cause"),
+		refused:       desc("parents_refused_total", "Parents that were known and not believed, by cause.", "cause"),
+		held:          desc("spans_held", "Finished spans that wait for their parents to finish."),
 		mapBytes:      desc("bpf_map_bytes", "Memory of a BPF map as the kernel accounts for it.", "map"),
 	}
 }
@@ -137,6 +142,15 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 	}
+	stats := a.pipeline.stats.Load()
+	gauge(c.conns, float64(stats.conns.Open))
+	counter(c.unknownConns, float64(stats.conns.Muted))
+	counter(c.unusable, float64(stats.conns.Malformed), "malformed")
+	counter(c.unusable, float64(stats.conns.UnknownPID), "unknown_process")
+	counter(c.refused, float64(stats.corr.RefusedEnded), "ended_before")
+	counter(c.refused, float64(stats.corr.RefusedStale), "goroutine_older_than_request")
+	counter(c.refused, float64(stats.corr.Orphaned), "no_room_to_wait")
+	gauge(c.held, float64(stats.held))
 	gauge(c.queue, float64(a.queue.Len()))
 	gauge(c.backlog, float64(a.core.Backlog()))
 	gauge(c.watched, float64(len(a.table.Targets())))

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"breadcrumb/bpf"
@@ -29,6 +30,15 @@ type pipeline struct {
 	rec   *recording.Writer // nil: nothing is recorded
 
 	told map[uint32]*span.Target // processes that are in the recording
+
+	stats atomic.Pointer[pipelineStats] // as of the last batch, for the metrics
+}
+
+// pipelineStats is what the stages count beside the ledger.
+type pipelineStats struct {
+	conns probes.Stats
+	corr  correlate.Stats
+	held  int
 }
 
 // handOver is how many finished spans go to the queue before a batch of events is over: under load batches

@@ -477,6 +477,10 @@ func (a *agent) countKernel() {
 			before := a.counted[t.PID]
 			probes.Count(t.Account, &before, &now)
 			a.counted[t.PID] = now
+			if now.Flags&^before.Flags&bpf.TargetURing != 0 {
+				a.log.Warn("a process uses io_uring: what it moves over sockets with it is not seen",
+					zap.Uint32("pid", t.PID), zap.String("service", t.Service))
+			}
 		}
 		a.mu.Unlock()
 	}
