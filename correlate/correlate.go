@@ -33,6 +33,8 @@ func Default() Config { return Config{MaxHeld: 100_000, JoinWait: 200e6} }
 type Stats struct {
 	// Refused are calls whose cause was known and not believed, by the rule that refused it.
 	RefusedEnded, RefusedStale uint64
+	// Renamed are spans that had the id of another one that was under way.
+	Renamed uint64
 	// Orphaned are spans that were let go without a parent that they had, for want of room.
 	Orphaned uint64
 }
@@ -154,7 +156,8 @@ func (c *Correlator) begin(s *span.Span) {
 			return
 		}
 		// Two of one name would be one span to whoever reads the trace.
-		binary.BigEndian.PutUint64(s.ID[:], mix(binary.BigEndian.Uint64(s.ID[:]))|1)
+		c.stats.Renamed++
+		binary.BigEndian.PutUint64(s.ID[:], mix(binary.BigEndian.Uint64(s.ID[:])^mix(c.stats.Renamed))|1)
 	}
 	n := c.newNode()
 	n.span, n.id, n.kind, n.start = s, s.ID, s.Kind, s.Start

@@ -44,9 +44,12 @@ type ConnInfo struct {
 }
 
 const (
-	// detectTries is how many chunks no protocol may claim before the connection is muted: protocols show
-	// themselves in the first message of either side.
-	detectTries = 4
+	// detectRuns is how many times the direction may turn before a connection that no protocol claims is
+	// muted: protocols show themselves in the first message of either side. One that was open before may be
+	// seen from the middle of a body on.
+	detectRuns = 4
+	// detectChunks is how many chunks such a body may have; what only ever flows one way is muted then.
+	detectChunks = 256
 	// detectPieces is how many chunks the first message may come in until a protocol has recognised it: who
 	// types it sends each byte for itself.
 	detectPieces = 128
@@ -87,21 +90,24 @@ type Stats struct {
 // conn is one connection as its decoder knows it, and what is needed to keep the decoder right.
 type conn struct {
 	Conn
-	key      uint64
-	unix     bool
-	decoder  Decoder // nil: not known yet, or muted
-	muted    bool
-	tries    int
-	held     []heldChunk // while the protocol is not known
-	heldSize int
-	next     [2]uint64 // position behind the last chunk, by direction
+	key     uint64
+	unix    bool
+	decoder Decoder // nil: not known yet, or muted
+	muted   bool
+	next    [2]uint64 // position behind the last chunk, by direction
+
+	// While the protocol is not known:
+	runs   int       // of chunks in one direction
+	dir    Direction // of the latest
+	chunks int       // that no protocol claims
+	held   []heldChunk
 }
 
-// heldChunk is a chunk whose bytes are kept.
+// heldChunk is a chunk whose bytes are kept: a message may begin with them.
 type heldChunk struct {
 	Chunk
 	bytes []byte
-	maybe bool // the start of a message, as far as it goes
+	run   int // in which it came
 }
 
 // NewConns returns an empty table. target finds the process of an event.
@@ -312,18 +318,15 @@ func (c *Conns) decode(k *conn, ch *Chunk) {
 	c.watchProgress(k)
 }
 
-// detect asks the protocols whose connection it is. Bytes that are not claimed yet are kept for the decoder.
+// detect asks the protocols whose connection it is. What may be the start of a message is kept for the
+// decoder until the rest decides.
 func (c *Conns) detect(k *conn, ch *Chunk) {
-	head := ch.Head
-	// What came before in this direction without the other one between belongs to the same message.
-	from, pos := len(k.held), ch.Pos
-	for from > 0 {
-		h := &k.held[from-1]
-		if !h.maybe || h.Dir != ch.Dir || h.Pos+uint64(len(h.bytes)) != pos {
-			break
-		}
-		from, pos = from-1, h.Pos
+	if k.runs == 0 || k.dir != ch.Dir {
+		k.runs++
+		k.dir = ch.Dir
 	}
+	from := k.startOf(ch)
+	head := ch.Head
 	if from < len(k.held) {
 		head = nil
 		for i := range k.held[from:] {
@@ -336,43 +339,92 @@ func (c *Conns) detect(k *conn, ch *Chunk) {
 		v, requests := c.protocols[i].Detect(ch.Dir, head)
 		switch v {
 		case Yes:
-			server := requests == (ch.Dir == Ingress)
-			verdict := bpf.VerdictHTTPClient
-			if server {
-				verdict = bpf.VerdictHTTPServer
-			}
-			_ = c.kernel.Verdict(k.ID, verdict)
-			k.decoder = c.protocols[i].New(&k.Conn, server)
-			held := k.held
-			k.held, k.heldSize = nil, 0
-			for j := range held {
-				held[j].Head = held[j].bytes
-				c.decode(k, &held[j].Chunk)
-				if k.muted {
-					return
-				}
-			}
-			c.decode(k, ch)
+			c.claim(k, &c.protocols[i], requests == (ch.Dir == Ingress), ch, from, head)
 			return
 		case Maybe:
 			maybe = true
 		}
 	}
+	clear(ch.Tail)
 	if !maybe {
 		// It is the middle of something, or something else: nobody behind here has a use for it.
 		clear(ch.Head)
-		k.tries++
+		k.refute(ch.Dir)
+		k.chunks++
+		if k.runs >= detectRuns || k.chunks >= detectChunks {
+			c.mute(k)
+		}
+		return
 	}
-	clear(ch.Tail)
-	if k.tries >= detectTries || len(k.held) >= detectPieces || k.heldSize+len(ch.Head) > detectBytes {
+	size := len(ch.Head)
+	for i := range k.held {
+		size += len(k.held[i].bytes)
+	}
+	if len(k.held) == detectPieces || k.runs >= 4*detectRuns || size > detectBytes {
 		clear(ch.Head)
 		c.mute(k)
 		return
 	}
-	kept := bytes.Clone(ch.Head)
-	k.held = append(k.held, heldChunk{Chunk: *ch, bytes: kept, maybe: maybe})
+	k.held = append(k.held, heldChunk{Chunk: *ch, bytes: bytes.Clone(ch.Head), run: k.runs})
 	k.held[len(k.held)-1].Tail = nil
-	k.heldSize += len(kept)
+}
+
+// startOf returns the first of the held chunks that belong to the same message as ch: what came right before
+// it, with nothing in the other direction between. The kernel side's name begins a message.
+func (k *conn) startOf(ch *Chunk) int {
+	from, pos := len(k.held), ch.Pos
+	for from > 0 && !ch.Named {
+		h := &k.held[from-1]
+		if h.Dir != ch.Dir || h.run != k.runs || h.Pos+uint64(len(h.bytes)) != pos {
+			break
+		}
+		from, pos = from-1, h.Pos
+	}
+	return from
+}
+
+// refute forgets what was held in a direction: no message began with it.
+func (k *conn) refute(dir Direction) {
+	k.held = slices.DeleteFunc(k.held, func(h heldChunk) bool { return h.Dir == dir })
+}
+
+// claim gives the connection to a protocol, and what was held and the chunk to its decoder. The message that
+// the protocol has recognised begins at held[from] and is head as far as it came.
+func (c *Conns) claim(k *conn, p *Protocol, server bool, ch *Chunk, from int, head []byte) {
+	verdict := bpf.VerdictHTTPClient
+	if server {
+		verdict = bpf.VerdictHTTPServer
+	}
+	_ = c.kernel.Verdict(k.ID, verdict)
+	k.decoder = p.New(&k.Conn, server)
+	record := ch.Head
+	if from < len(k.held) {
+		// In one piece, so that the decoder knows it for what it is in the middle of a stream too.
+		first := k.held[from].Chunk
+		for i := range k.held[from:] {
+			first.Lost = first.Lost || k.held[from+i].Lost
+		}
+		first.Lost = first.Lost || ch.Lost
+		first.Unreadable = ch.Unreadable
+		first.Total, first.End = ch.Pos+ch.Total-first.Pos, ch.End
+		first.Head, first.Tail = head, ch.Tail
+		*ch = first
+	}
+	held := k.held[:from]
+	k.held = nil
+	for i := range held {
+		if held[i].Dir == ch.Dir {
+			continue // no message began with it
+		}
+		held[i].Head = held[i].bytes
+		c.decode(k, &held[i].Chunk)
+		if k.muted {
+			clear(record)
+			return
+		}
+	}
+	c.decode(k, ch)
+	copy(record, head[len(head)-len(record):]) // as the decoder has left it
 }
 
 func (c *Conns) mute(k *conn) {

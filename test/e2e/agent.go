@@ -108,11 +108,15 @@ func (a *Account) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Binary is the agent's executable, built once for all tests.
+// Binary is the agent's executable: the one that BREADCRUMB names, else built once for all tests. With
+// BREADCRUMB_KEEP, failed tests leave the spans that they got in that folder.
 func Binary(t testing.TB) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("the agent needs root")
+	}
+	if path := os.Getenv("BREADCRUMB"); path != "" {
+		return path
 	}
 	return servers.Build(t, "cmd/agent")
 }
@@ -182,6 +186,7 @@ func StartAgent(t testing.TB, o AgentOptions) *Agent {
 			defer a.mu.Unlock()
 			tail := a.stderr[max(0, len(a.stderr)-40):]
 			t.Logf("%s\nprinted %d spans, and on stderr:\n%s", a.cmd, len(a.spans), strings.Join(tail, "\n"))
+			a.keep(os.Getenv("BREADCRUMB_KEEP"))
 		}
 	})
 	if !o.NoWait {
@@ -414,6 +419,21 @@ func (a *Agent) kill() {
 	case <-time.After(5 * time.Second):
 		a.cmd.Process.Kill()
 		<-a.done
+	}
+}
+
+// keep writes what a failed test's agent printed to a folder, for whoever looks for the reason.
+func (a *Agent) keep(folder string) {
+	if folder == "" {
+		return
+	}
+	var text strings.Builder
+	for _, s := range a.spans {
+		fmt.Fprintln(&text, s.Line)
+	}
+	path := filepath.Join(folder, strings.ReplaceAll(a.t.Name(), "/", "_")+".jsonl")
+	if err := os.WriteFile(path, []byte(text.String()), 0o644); err != nil {
+		a.t.Error(err)
 	}
 }
 

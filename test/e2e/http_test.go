@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -121,6 +123,33 @@ func (d *dialogue) write(w io.Writer, text string) {
 	if _, err := io.WriteString(w, text); err != nil {
 		d.Fatal(err)
 	}
+}
+
+// waitRead waits until the server has read everything that was sent: a reset discards what it has not.
+// The connection must have been used before.
+func (d *dialogue) waitRead(conn *drive.Conn) {
+	d.Helper()
+	address := func(a net.Addr) string {
+		ip := a.(*net.TCPAddr).IP.To4()
+		return fmt.Sprintf("%02X%02X%02X%02X:%04X", ip[3], ip[2], ip[1], ip[0], a.(*net.TCPAddr).Port)
+	}
+	// The addresses as a little-endian machine prints them, and the state: established.
+	want := address(conn.RemoteAddr()) + " " + address(conn.LocalAddr()) + " 01 "
+	for range 10_000 {
+		table, err := os.ReadFile("/proc/net/tcp")
+		if err != nil {
+			d.Fatal(err)
+		}
+		_, rest, ok := strings.Cut(string(table), want)
+		if !ok {
+			d.Fatalf("/proc/net/tcp has no %q", want)
+		}
+		if queues, _, _ := strings.Cut(rest, " "); strings.HasSuffix(queues, ":00000000") {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	d.Fatal("the server does not read")
 }
 
 var scripts = []script{
@@ -358,10 +387,12 @@ var scripts = []script{
 	{name: "a client that goes away before the answer", talk: func(d *dialogue) {
 		for i := range 4 {
 			conn := d.open()
+			d.do(conn, drive.Request{Target: d.path("/item")}, 200)
 			x, err := conn.Send(drive.Request{Target: d.path("/sleep/50")})
 			if err != nil {
 				d.Fatal(err)
 			}
+			d.waitRead(conn)
 			if i%2 == 0 {
 				conn.Reset()
 			} else {
@@ -381,9 +412,11 @@ var scripts = []script{
 	{name: "a client that goes away in the middle of its body", talk: func(d *dialogue) {
 		for i := range 4 {
 			conn := d.open()
+			d.do(conn, drive.Request{Target: d.path("/item")}, 200)
 			head, x := conn.Head(drive.Request{Method: "POST", Target: d.path("/upload"), Header: []string{"Content-Length: 100000"}})
 			x.Before, x.After = time.Now().UnixNano(), 1<<62
 			d.write(conn, string(head)+"not all of it")
+			d.waitRead(conn)
 			if i%2 == 0 {
 				conn.Reset()
 			} else {

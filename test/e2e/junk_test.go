@@ -202,7 +202,7 @@ func sane(spans []*Span) error {
 		if code := s.Number("http.response.status_code"); code != 0 && (code < 100 || code > 599) {
 			m.add("status code", "%s", s)
 		}
-		if strings.Contains(fmt.Sprint(s.Attributes), "user:secret") {
+		if strings.Contains(fmt.Sprint(s.Attributes), "://user:secret@") {
 			m.add("credentials", "%s", s)
 		}
 	}

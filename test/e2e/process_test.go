@@ -5,8 +5,8 @@ package e2e
 import (
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -15,34 +15,38 @@ import (
 	"breadcrumb/test/e2e/servers"
 )
 
-// TestProcessOfFiftyMilliseconds starts programs that make a few calls and end, while the agent runs.
-func TestProcessOfFiftyMilliseconds(t *testing.T) {
+// TestShortLivedPrograms starts programs that make a few calls and end, while the agent runs.
+func TestShortLivedPrograms(t *testing.T) {
 	const runs, each = 30, 3
-	s := servers.Go(t, servers.Options{})
-	client := copied(t, servers.GoClient(t))
-	agent := StartAgent(t, AgentOptions{Select: []string{"--exe", client[:strings.LastIndexByte(client, '/')] + "/*"}})
-	var truth []drive.Exchange
-	pids := map[int]bool{}
-	for run := range runs {
-		cmd := exec.Command(client, "-n", fmt.Sprint(each), "-url", fmt.Sprintf("http://%s/item/%d-", s.Addr, run))
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		pids[cmd.ProcessState.Pid()] = true
-		truth = append(truth, exchangesOf(t, out)...)
-	}
-	agent.WaitSpans(len(truth))
-	spans, summary := agent.Stop()
-	NothingLost(t, summary, len(truth))
-	if err := Compare(spans, truth, Want{Kind: "client", Service: "goclient"}); err != nil {
-		t.Error(err)
-	}
-	for _, s := range spans {
-		pid, _ := s.Resource["process.pid"].(float64)
-		if !pids[int(pid)] {
-			t.Fatalf("process.pid is none of those that ran: %s", s)
-		}
+	for name, pause := range map[string]string{"that live fifty milliseconds": "15ms", "that call at once": "0"} {
+		t.Run(name, func(t *testing.T) {
+			s := servers.Go(t, servers.Options{})
+			client := copied(t, servers.GoClient(t))
+			agent := StartAgent(t, AgentOptions{Select: []string{"--exe", filepath.Dir(client) + "/*"}})
+			var truth []drive.Exchange
+			pids := map[int]bool{}
+			for run := range runs {
+				cmd := exec.Command(client, "-n", fmt.Sprint(each), "-pause", pause, "-url", fmt.Sprintf("http://%s/item/%d-", s.Addr, run))
+				out, err := cmd.Output()
+				if err != nil {
+					t.Fatal(err)
+				}
+				pids[cmd.ProcessState.Pid()] = true
+				truth = append(truth, exchangesOf(t, out)...)
+			}
+			agent.WaitSpans(len(truth))
+			spans, summary := agent.Stop()
+			NothingLost(t, summary, len(truth))
+			if err := Compare(spans, truth, Want{Kind: "client", Service: "goclient"}); err != nil {
+				t.Error(err)
+			}
+			for _, s := range spans {
+				pid, _ := s.Resource["process.pid"].(float64)
+				if !pids[int(pid)] {
+					t.Fatalf("process.pid is none of those that ran: %s", s)
+				}
+			}
+		})
 	}
 }
 

@@ -97,10 +97,9 @@ func (s *Span) String() string {
 	if s == nil {
 		return "no span"
 	}
-	if s.Line != "" {
-		return s.Line
-	}
-	return fmt.Sprintf("%+v", *s)
+	attrs, _ := json.Marshal(s.Attributes)
+	return fmt.Sprintf("%s %s %q of %v: trace %s span %s parent %q, %d+%d ns, %s, %s", s.Service(), s.Kind, s.Name,
+		s.Resource["process.pid"], s.TraceID, s.SpanID, s.ParentID, s.Start, s.End-s.Start, s.Status.Code, attrs)
 }
 
 // Select returns the spans of a service and a kind; an empty string is any.
@@ -162,6 +161,9 @@ type Want struct {
 	// Foreign says that the spans are of requests that another program made because of the driver's:
 	// their times lie within, and their parents are not the driver's own.
 	Foreign bool
+	// Cut says that the agent may have missed how an exchange ended, where it says so itself by
+	// breadcrumb.unfinished: the status and the end of such a span are not compared.
+	Cut bool
 }
 
 // Compare holds spans to the driver's exchanges: exactly one span for each, found by its path, with the
@@ -203,13 +205,14 @@ func Compare(spans []*Span, truth []drive.Exchange, want Want) error {
 		if got := s.Text("http.request.method"); got != x.Method {
 			m.add("method", "%q, want %q: %s", got, x.Method, s)
 		}
-		if got := s.Number("http.response.status_code"); got != x.Status {
+		cut := want.Cut && s.Attributes["breadcrumb.unfinished"] == true
+		if got := s.Number("http.response.status_code"); got != x.Status && !cut {
 			m.add("status code", "%d, want %d: %s", got, x.Status, s)
 		}
 		if s.Start < x.Before {
 			m.add("starts too early", "by %d ns: %s", x.Before-s.Start, s)
 		}
-		if s.End > x.After {
+		if s.End > x.After && !cut {
 			m.add("ends too late", "by %d ns: %s", s.End-x.After, s)
 		}
 		if s.End < s.Start {

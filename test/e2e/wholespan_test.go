@@ -196,7 +196,7 @@ func TestWholeClientSpan(t *testing.T) {
 	}
 	defer conn.Close()
 	for _, target := range []string{"/item/1?q=2", "/status/404/2", "/status/503/3"} {
-		x := conn.Do(drive.Request{Target: target, Header: []string{"User-Agent: driver/1.0"}, Host: "shop.example:8080"})
+		x := conn.Do(drive.Request{Target: target, Host: "shop.example:8080"})
 		if x.Err != nil {
 			t.Fatal(x.Err)
 		}
@@ -224,7 +224,6 @@ func TestWholeClientSpan(t *testing.T) {
 				"network.peer.address":     "127.0.0.1",
 				"network.peer.port":        float64(s.Behind.Port),
 				"network.protocol.version": "1.1",
-				"user_agent.original":      "driver/1.0",
 				"breadcrumb.parent.source": "goroutine",
 			},
 		}

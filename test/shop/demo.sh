@@ -93,10 +93,11 @@ END
 # The agent's log passes through here, so that the traffic starts when the agent is ready for it.
 mkfifo "$work/log"
 while IFS= read -r line; do
-	printf '%s\n' "$line"
 	case $line in
+	ledger\ *) continue ;; # the summary once more, for scripts
 	*tracing*) : >"$work/ready" ;;
 	esac
+	printf '%s\n' "$line"
 done <"$work/log" >&2 &
 reader_pid=$!
 "$agent" run --pid "${jobs[2]}" --pid "${jobs[1]}" --pid "${jobs[0]}" --output tree 2>"$work/log" &

@@ -28,12 +28,9 @@ func main() {
 	count := flag.Int("n", 1, "how many")
 	callers := flag.Int("c", 1, "how many at once")
 	fresh := flag.Bool("fresh", false, "a connection for each")
-	wait := flag.Bool("wait", false, "wait for end-of-file on standard input before the first")
+	pause := flag.Duration("pause", 0, "how long to wait before each")
 	flag.Parse()
 
-	if *wait {
-		io.Copy(io.Discard, os.Stdin)
-	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = *callers
 	transport.DisableKeepAlives = *fresh
@@ -45,6 +42,7 @@ func main() {
 	for range *callers {
 		group.Go(func() {
 			for i := range numbers {
+				time.Sleep(*pause)
 				results[i] = get(client, fmt.Sprint(*prefix, i))
 			}
 		})
