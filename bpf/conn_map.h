@@ -88,24 +88,24 @@ enum {
 };
 
 /*
- * By the low bits of the connection's id: the rest of the id's low 40 bits, then enum verdict_kind. User
- * space writes to the mapped pages; a verdict on another connection with the same low bits just does not
- * match and is made again.
+ * By the low bits of the connection's id: the rest of the id, then enum verdict_kind. User space writes to the
+ * mapped pages, where an array's elements are eight bytes apart; a verdict on another connection with the same
+ * low bits just does not match and is made again.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, VERDICTS);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32);
-	__type(value, u32);
+	__type(value, u64);
 } verdicts SEC(".maps");
 
 static __always_inline u32 verdict_of(u64 id)
 {
 	u32 slot = id & (VERDICTS - 1);
-	u32 *verdict = bpf_map_lookup_elem(&verdicts, &slot);
+	u64 *verdict = bpf_map_lookup_elem(&verdicts, &slot);
 
-	if (!verdict || *verdict >> VERDICT_KIND_BITS != (u32)(id >> 16 & 0xffffff))
+	if (!verdict || *verdict >> VERDICT_KIND_BITS != id >> 16)
 		return VERDICT_NONE;
 	return *verdict & ((1 << VERDICT_KIND_BITS) - 1);
 }

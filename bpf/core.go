@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math/bits"
 	"os"
 	"runtime"
@@ -76,6 +77,7 @@ type Core struct {
 	cfg       Config
 	objects   bpfMaps
 	programs  map[string]*ebpf.Program
+	maps      map[string]*ebpf.Map
 	links     []link.Link
 	events    *ringbuf.Reader
 	processes *ringbuf.Reader
@@ -148,7 +150,9 @@ func load(cfg Config, attachment string, names []string) (_ *Core, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("load the kernel side (%s): %w", attachment, explain(err))
 	}
-	c.programs = coll.Programs
+	c.programs = maps.Clone(coll.Programs)
+	c.maps = maps.Clone(coll.Maps)
+	delete(c.maps, ".rodata")
 	if err := coll.Assign(&c.objects); err != nil {
 		coll.Close()
 		return nil, fmt.Errorf("find the kernel side's maps: %w", err)
@@ -252,24 +256,11 @@ func (c *Core) Detach() error {
 	return errors.Join(errs...)
 }
 
-// SharedMaps are the maps that a runtime's own object uses too, by name.
-func (c *Core) SharedMaps() map[string]*ebpf.Map {
-	return map[string]*ebpf.Map{
-		bpfMapConns: c.objects.Conns, bpfMapGoroutines: c.objects.Goroutines, bpfMapTargets: c.objects.Targets,
-		bpfMapStats: c.objects.Stats, bpfMapEvents: c.objects.Events, bpfMapThreads: c.objects.Threads,
-		bpfMapReaders: c.objects.Readers, bpfMapVerdicts: c.objects.Verdicts,
-	}
-}
+// Maps are the core's maps by name. A runtime's own object is given them for its own of the same name.
+func (c *Core) Maps() map[string]*ebpf.Map { return c.maps }
 
 // Programs are the loaded programs by name.
 func (c *Core) Programs() map[string]*ebpf.Program { return c.programs }
-
-// Maps are the maps by name.
-func (c *Core) Maps() map[string]*ebpf.Map {
-	m := c.SharedMaps()
-	m[bpfMapProcesses] = c.objects.Processes
-	return m
-}
 
 const (
 	readerAwake = uint32(bpfReaderStateREADER_AWAKE)
@@ -414,9 +405,9 @@ func (c *Core) Unwatch(pid uint32) (t Target, ok bool) {
 
 // Verdict tells the kernel side what to do with a connection.
 func (c *Core) Verdict(conn uint64, v VerdictKind) error {
-	var b [4]byte
-	binary.LittleEndian.PutUint32(b[:], uint32(conn>>16&0xffffff)<<8|uint32(v))
-	if _, err := c.verdicts.WriteAt(b[:], int64(conn&0xffff)*4); err != nil {
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], conn>>16<<8|uint64(v))
+	if _, err := c.verdicts.WriteAt(b[:], int64(conn&0xffff)*8); err != nil {
 		return fmt.Errorf("write a verdict: %w", err)
 	}
 	return nil

@@ -163,10 +163,10 @@ func TestVerdictBelongsToOneConnectionOnly(t *testing.T) {
 	objs := load(t)
 	const conn = 0x0123_4567_89ab
 	slot := uint32(conn & 0xffff)
-	if err := objs.Verdicts.Put(slot, uint32(conn>>16&0xffffff)<<8|2); err != nil {
+	if err := objs.Verdicts.Put(slot, uint64(conn>>16)<<8|2); err != nil {
 		t.Fatal(err)
 	}
-	for id, want := range map[uint64]uint64{conn: 2, conn + 1: 0, conn + 0x10000: 0, conn & 0xffff: 0} {
+	for id, want := range map[uint64]uint64{conn: 2, conn + 1: 0, conn + 0x10000: 0, conn & 0xffff: 0, conn | 1<<50: 0} {
 		in := [2]uint64{id}
 		run(t, objs.Verdict, &in)
 		if in[1] != want {

@@ -51,6 +51,7 @@ func newPipeline(kernel probes.Kernel, target func(pid uint32) *span.Target, emi
 	cfg := correlate.Default()
 	cfg.Seed = seed
 	p := &pipeline{corr: correlate.New(cfg), emit: emit, told: map[uint32]*span.Target{}}
+	p.stats.Store(new(pipelineStats))
 	p.conns = probes.NewConns(protocols, kernel, p, func(pid uint32) *span.Target {
 		t := target(pid)
 		if p.rec != nil && p.told[pid] != t {
@@ -81,6 +82,9 @@ func (p *pipeline) handle(record []byte) {
 func (p *pipeline) batch(now int64) {
 	p.corr.Expire(now)
 	p.emit(p.corr.Take())
+	if s := (pipelineStats{p.conns.Stats(), p.corr.Stats(), p.corr.Held()}); s != *p.stats.Load() {
+		p.stats.Store(&s)
+	}
 	if p.rec != nil {
 		p.rec.WriteTime(recording.Batch, now)
 	}
@@ -186,13 +190,16 @@ type recordedTarget struct {
 }
 
 type recordedAttribute struct {
-	Key   string   `json:"key"`
-	Type  string   `json:"type"`
-	Str   string   `json:"str,omitempty"`
-	Int   int64    `json:"int,omitempty"`
-	Float float64  `json:"float,omitempty"`
-	Bool  bool     `json:"bool,omitempty"`
-	Strs  []string `json:"strs,omitempty"`
+	Key    string    `json:"key"`
+	Type   string    `json:"type"`
+	Str    string    `json:"str,omitempty"`
+	Int    int64     `json:"int,omitempty"`
+	Float  float64   `json:"float,omitempty"`
+	Bool   bool      `json:"bool,omitempty"`
+	Strs   []string  `json:"strs,omitempty"`
+	Ints   []int64   `json:"ints,omitempty"`
+	Floats []float64 `json:"floats,omitempty"`
+	Bools  []bool    `json:"bools,omitempty"`
 }
 
 // recordTarget tells a recording what is known of a process from here on; t is nil if it is gone.
@@ -215,6 +222,12 @@ func (p *pipeline) recordTarget(pid uint32, t *span.Target) {
 			a.Float = kv.Value.AsFloat64()
 		case attribute.STRINGSLICE:
 			a.Strs = kv.Value.AsStringSlice()
+		case attribute.INT64SLICE:
+			a.Ints = kv.Value.AsInt64Slice()
+		case attribute.FLOAT64SLICE:
+			a.Floats = kv.Value.AsFloat64Slice()
+		case attribute.BOOLSLICE:
+			a.Bools = kv.Value.AsBoolSlice()
 		default:
 			a.Type, a.Str = attribute.STRING.String(), kv.Value.String()
 		}
@@ -238,6 +251,12 @@ func (r recordedTarget) resource() []attribute.KeyValue {
 			kvs = append(kvs, k.Float64(a.Float))
 		case attribute.STRINGSLICE.String():
 			kvs = append(kvs, k.StringSlice(a.Strs))
+		case attribute.INT64SLICE.String():
+			kvs = append(kvs, k.Int64Slice(a.Ints))
+		case attribute.FLOAT64SLICE.String():
+			kvs = append(kvs, k.Float64Slice(a.Floats))
+		case attribute.BOOLSLICE.String():
+			kvs = append(kvs, k.BoolSlice(a.Bools))
 		default:
 			kvs = append(kvs, k.String(a.Str))
 		}

@@ -156,23 +156,31 @@ func (b *bench) all() error {
 			return b.generate(plan{addr: s.addr, path: path, conns: rateConns, rate: latencyRate, duration: b.o.duration / 5 * 3}, cpus)
 		}},
 	}
+	// A part that fails does not take with it what the others have shown.
+	var errs []error
+	try := func(part string, measure func() error) {
+		if b.ctx.Err() != nil {
+			return
+		}
+		if err := measure(); err != nil && b.ctx.Err() == nil {
+			errs = append(errs, fmt.Errorf("%s: %w", part, err))
+			b.report.Notes = append(b.report.Notes, "Not all of "+part+" was measured: there was an error.")
+		}
+		b.stopAll()
+	}
 	for _, step := range steps {
-		if step.skip {
-			continue
+		if !step.skip {
+			try(step.part, func() error { return b.pairs(step.part, step.where, step.load) })
 		}
-		if err := b.pairs(step.part, step.where, step.load); err != nil {
-			return fmt.Errorf("%s: %w", step.part, err)
-		}
-		b.stopAll()
 	}
-	for _, step := range []func() error{b.memory, b.programs} {
-		if err := step(); err != nil {
-			return err
-		}
-		b.stopAll()
-	}
+	try(memory, b.memory)
+	try(programRuns, b.programs)
 	b.progress("%.0f seconds in all", time.Since(began).Seconds())
-	return nil
+	if err := b.ctx.Err(); err != nil {
+		errs = append(errs, err)
+		b.report.Notes = append(b.report.Notes, "The run was interrupted: this is what it had shown.")
+	}
+	return errors.Join(errs...)
 }
 
 // loader puts a server under load.
@@ -246,6 +254,13 @@ func (b *bench) pairs(part string, where layout, load loader) (err error) {
 		}
 	}
 	rows := make([]row, len(kinds))
+	defer func() {
+		for _, r := range rows {
+			if len(r.Pairs) > 0 {
+				b.report.Rows = append(b.report.Rows, r)
+			}
+		}
+	}()
 	for round := range b.o.rounds {
 		for i, k := range kinds {
 			rows[i].Part, rows[i].Server, rows[i].Title = part, k.name, k.title
@@ -273,7 +288,6 @@ func (b *bench) pairs(part string, where layout, load loader) (err error) {
 			b.progress("%s", progressOf(rows[i], round, b.o.rounds))
 		}
 	}
-	b.report.Rows = append(b.report.Rows, rows...)
 	return nil
 }
 
@@ -517,7 +531,7 @@ func (b *bench) programs() (err error) {
 		}
 		rows, err := b.programsOf(k, s)
 		if err != nil {
-			return fmt.Errorf("%s: %s: %w", programRuns, k.name, err)
+			return fmt.Errorf("%s: %w", k.name, err)
 		}
 		b.report.Programs = append(b.report.Programs, rows...)
 		b.stopAll()

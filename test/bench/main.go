@@ -85,6 +85,8 @@ func main() {
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
 			err = errors.New("interrupted")
+		} else if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("it took more than %v: %w", maxTime, err)
 		}
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -125,14 +127,12 @@ func run(ctx context.Context, o options) (err error) {
 	} else {
 		err = b.all()
 	}
-	if err != nil {
+	if b.report.empty() {
 		return err
 	}
 	if o.json != "" {
-		if err := b.report.writeJSON(o.json); err != nil {
-			return err
-		}
+		err = errors.Join(err, b.report.writeJSON(o.json))
 	}
 	fmt.Print(b.report.markdown())
-	return nil
+	return err
 }

@@ -38,6 +38,11 @@ type report struct {
 	Notes    []string     `json:"notes,omitempty"`
 }
 
+// empty is whether nothing was measured.
+func (r *report) empty() bool {
+	return len(r.Rows) == 0 && r.Memory == nil && len(r.Programs) == 0 && len(r.Calls) == 0
+}
+
 func (r *report) writeJSON(path string) error {
 	b, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {

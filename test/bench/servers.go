@@ -153,7 +153,7 @@ func get(url string) (string, error) {
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("get %s: %s: %s", url, res.Status, body)
+		err = fmt.Errorf("get %s: %s: %.300s", url, res.Status, body)
 	}
 	return string(body), err
 }

@@ -48,11 +48,14 @@ func New(core *bpf.Core, log *zap.Logger) (*Runtime, error) {
 		return nil, fmt.Errorf("read the built-in BPF object: %w", err)
 	}
 	replace := map[string]*ebpf.Map{}
-	for name, m := range core.SharedMaps() {
-		if shared := spec.Maps[name]; shared != nil {
-			shared.MaxEntries = m.MaxEntries()
-			replace[name] = m
+	for name, own := range spec.Maps {
+		m := core.Maps()[name]
+		if m == nil {
+			// A map of the headers that is not the core's would hold another truth, as two sequences of ids.
+			return nil, fmt.Errorf("load the Go probe: the core has no map %s", name)
 		}
+		own.MaxEntries = m.MaxEntries()
+		replace[name] = m
 	}
 	r := &Runtime{log: log, layouts: map[file]*Layout{}}
 	if err := spec.LoadAndAssign(&r.objects, &ebpf.CollectionOptions{MapReplacements: replace}); err != nil {
