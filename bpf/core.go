@@ -276,6 +276,9 @@ func (c *Core) setReader(state uint32, wakeAt int) error {
 	return err
 }
 
+// batchRecords is how many events are one batch at most.
+const batchRecords = 8192
+
 // Read hands each event to handle, in order, and calls batch when it has read what there was; batch says
 // whether it wants to be called again without an event. The record is valid during the call only. Read
 // returns nil after Stop, when everything has been read.
@@ -303,6 +306,7 @@ func (c *Core) Read(handle func(record []byte), batch func() (again bool)) error
 		}
 		c.events.SetDeadline(deadline)
 		busy = false
+		n := 0
 		for {
 			err := c.events.ReadInto(&rec)
 			switch {
@@ -312,6 +316,9 @@ func (c *Core) Read(handle func(record []byte), batch func() (again bool)) error
 					c.events.SetDeadline(past)
 				}
 				handle(rec.RawSample)
+				if n++; n%batchRecords == 0 {
+					batch() // a reader that never catches up still has other things to do
+				}
 				continue
 			case errors.Is(err, ringbuf.ErrFlushed):
 				batch()

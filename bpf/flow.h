@@ -446,7 +446,7 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	turn = !(c->flags & CONN_STARTED) || c->dir != dir;
 	c->flags |= CONN_STARTED;
 	c->dir = dir;
-	c->last[dir] = io->end;
+	c->last[dir] = io->total > QUIET_FROM ? io->end : io->begin;
 	t->dir = dir;
 
 	if (verdict == VERDICT_MUTE) {

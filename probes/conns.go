@@ -177,7 +177,9 @@ func (c *Conns) open(e *bpf.ConnEvent) {
 		return
 	}
 	if old := c.byKey[e.Key]; old != nil { // its end was not told, and another socket is in its place
-		c.finish(old, Closed, int64(e.Hdr.Time)+c.offset)
+		t := int64(e.Hdr.Time) + c.offset
+		c.lost(old, t)
+		c.finish(old, Closed, t)
 	}
 	k := &conn{key: e.Key, Conn: Conn{ID: e.Conn, Established: e.Established != 0}}
 	info := ConnInfo{ID: e.Conn, NetNS: e.Netns}
@@ -486,9 +488,8 @@ func (c *Conns) end(e *bpf.EndEvent) {
 		return
 	}
 	t := int64(e.Hdr.Time) + c.offset
-	if e.Flags&bpf.FlagLost != 0 && k.decoder != nil {
-		c.chunk = Chunk{Pos: k.next[Ingress], Begin: t, End: t, Lost: true}
-		c.decode(k, &c.chunk)
+	if e.Flags&bpf.FlagLost != 0 {
+		c.lost(k, t)
 	}
 	for dir := Ingress; dir <= Egress; dir++ {
 		if k.decoder != nil && e.Pos[dir] > k.next[dir] && e.Last[dir] != 0 {
@@ -497,6 +498,15 @@ func (c *Conns) end(e *bpf.EndEvent) {
 		}
 	}
 	c.finish(k, End(e.How), t)
+}
+
+// lost tells the decoder of a loss that no chunk tells: nothing is to be concluded from what seems missing.
+func (c *Conns) lost(k *conn, t int64) {
+	if k.decoder == nil {
+		return
+	}
+	c.chunk = Chunk{Pos: k.next[Ingress], Begin: t, End: t, Lost: true}
+	c.decode(k, &c.chunk)
 }
 
 func (c *Conns) finish(k *conn, how End, t int64) {

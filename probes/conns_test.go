@@ -743,12 +743,13 @@ func TestNextSocketAtAnAddressEndsTheOneBefore(t *testing.T) {
 	next.Event.Key = k.Event.Key
 	b.tell(next.Open())
 	b.want(fmt.Sprintf("verdict %d on %d", bpf.VerdictHTTPServer, k.Event.Conn), fmt.Sprint("gone ", k.Event.Conn), fmt.Sprint("conn ", next.Event.Conn))
-	if len(b.done) != 1 {
-		t.Errorf("%d spans", len(b.done))
+	// Its end was lost, and with it perhaps the answer: nothing is concluded from the one that is missing.
+	if len(b.done) != 0 || len(b.lost) != 1 || b.targets[1].Account.Counts()[ledger.RingFull] != 1 {
+		t.Errorf("%d spans, %d lost", len(b.done), len(b.lost))
 	}
 	b.tell(k.End(eventtest.Closed)) // late
 	b.tell(next.Receive(request, next.Named()), next.Send(response), next.End(eventtest.Closed))
-	if len(b.done) != 2 {
+	if len(b.done) != 1 {
 		t.Errorf("%d spans", len(b.done))
 	}
 	b.empty()

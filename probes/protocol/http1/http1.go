@@ -61,10 +61,9 @@ const (
 // decoder follows one connection: a stream of requests in one direction and one of responses in the
 // other, and the exchanges that wait for the rest of their response, oldest first.
 type decoder struct {
-	conn    *probes.Conn
-	account *ledger.Account
-	server  bool
-	dead    bool
+	conn   *probes.Conn
+	server bool
+	dead   bool
 
 	streams [2]stream // by probes.Direction
 	in, out probes.Direction
@@ -118,9 +117,6 @@ func newDecoder(c *probes.Conn, server bool) *decoder {
 	if !server {
 		d.in, d.out = probes.Egress, probes.Ingress
 	}
-	if c.Target != nil {
-		d.account = c.Target.Account
-	}
 	d.streams[d.in].request = true
 	for i := range d.streams {
 		d.streams[i].state = atStart
@@ -130,6 +126,14 @@ func newDecoder(c *probes.Conn, server bool) *decoder {
 	}
 	d.values.init(c, server)
 	return d
+}
+
+// account is that of the process that uses the connection now.
+func (d *decoder) account() *ledger.Account {
+	if d.conn.Target == nil {
+		return nil
+	}
+	return d.conn.Target.Account
 }
 
 // Decode implements probes.Decoder.
@@ -248,6 +252,9 @@ func (d *decoder) End(e probes.End, t int64, out probes.Out) {
 		}
 		d.endMessage(&d.streams[d.out], end, out)
 	}
+	if d.streams[d.out].unsure && e != probes.Stopped {
+		d.dropFrom(0, ledger.RingFull, out) // how they ended is lost; the connection's end says nothing of it
+	}
 	for d.exchanges.len() > 0 {
 		switch e {
 		case probes.Reset:
@@ -290,14 +297,23 @@ func (d *decoder) Progress(dir probes.Direction, pos uint64, t int64, out probes
 		}
 		return
 	}
+	if pos > s.until {
+		// The time is that of a later message. What tells this one's is on its way, or was lost, which the next
+		// chunk says.
+		return
+	}
 	s.pos = s.until
 	d.sawBody(s)
 	d.endMessage(s, d.estimate(t), out)
 }
 
 // estimate bounds the time at which the response under way ended when only a later moment is known: a
-// client that does not pipeline sends its next request after that.
+// client that does not pipeline sends its next request after that. Where events were lost, the next request
+// that was seen may be a much later one: then the last byte seen has to do.
 func (d *decoder) estimate(t int64) int64 {
+	if d.streams[d.out].unsure && d.answer.last != 0 {
+		return min(t, d.answer.last)
+	}
 	if d.answer.bound && d.exchanges.len() > 1 {
 		if next := d.exchanges.at(1).span.Start; next >= d.answer.last {
 			return min(t, next)
@@ -308,7 +324,7 @@ func (d *decoder) estimate(t int64) int64 {
 
 // begin makes the span of a request whose first byte, in c, is the next of s, and counts it.
 func (d *decoder) begin(s *stream, c *probes.Chunk, out probes.Out) *exchange {
-	d.account.Add(ledger.Seen, 1)
+	d.account().Add(ledger.Seen, 1)
 	sp := out.New()
 	if sp.ID = d.name; !sp.ID.IsValid() {
 		sp.ID = mint(d.conn.ID, s.pos)
@@ -449,8 +465,8 @@ func (d *decoder) responseHead(s *stream, truncated bool, pos uint64, t int64, o
 		if d.debt > 0 {
 			d.debt--
 		} else {
-			d.account.Add(ledger.Seen, 1)
-			d.account.Add(d.hidden, 1)
+			d.account().Add(ledger.Seen, 1)
+			d.account().Add(d.hidden, 1)
 		}
 	}
 	a.bound = ex != nil
@@ -561,7 +577,9 @@ func (d *decoder) dropFrom(n int, cause ledger.Entry, out probes.Out) {
 }
 
 func (d *decoder) lost(sp *span.Span, cause ledger.Entry, out probes.Out) {
-	d.account.Add(cause, 1)
+	if sp.Target != nil {
+		sp.Target.Account.Add(cause, 1) // where it was counted as seen
+	}
 	sp.State = span.Lost
 	out.Span(sp)
 }

@@ -715,7 +715,7 @@ var exchangeTests = []exchangeTest{
 		parts: []part{in(get), out("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"), progress(probes.Egress, 90), out(strings.Repeat("z", 80)),
 			progress(probes.Egress, 10000), out(strings.Repeat("z", 20)), in(get), out(ok0)},
 		want: []result{
-			{Name: "GET", Start: 1000, End: 5000, Attrs: serverAttrs(size(100))},
+			{Name: "GET", Start: 1000, End: 6020, Attrs: serverAttrs(size(100))},
 			{Name: "GET", Start: 7000, End: 8038, Attrs: serverAttrs(size(0))},
 		},
 	},
