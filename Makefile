@@ -12,7 +12,7 @@ C_FILES := $(wildcard bpf/*.h bpf/*.bpf.c bpf/test/*.c probes/runtime/*/*.bpf.c)
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: deps-build ## build bin/breadcrumb, one static binary
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/breadcrumb ./cmd/agent
