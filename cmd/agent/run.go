@@ -89,6 +89,8 @@ type agent struct {
 	counted  map[uint32]bpf.Target // what of the kernel's counters is in the ledger
 	tasks    []func()              // for the pipeline's goroutine
 	attached sync.WaitGroup
+
+	processesLost uint64 // events of processes that were lost, when all were last looked at
 }
 
 // run traces until ctx is done; record, unless it is empty, is the file to which the events are written.
@@ -188,9 +190,7 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 			readErr <- nil
 			running = false
 		case <-tick.C:
-			if err := a.table.Rescan(); err != nil {
-				log.Warn("look for new processes", zap.Error(err))
-			}
+			a.rescan()
 			a.countKernel()
 		}
 	}
@@ -200,6 +200,18 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 	err = errors.Join(err, a.shutDown(&readers, readErr, closeOutput))
 	a.summary(os.Stderr)
 	return err
+}
+
+// rescan finds what no event told; where events of processes were lost, by looking at all of them.
+func (a *agent) rescan() {
+	look := a.table.Rescan
+	if stats, err := a.core.Stats(); err == nil && stats["process_ring_full"] > a.processesLost {
+		a.processesLost = stats["process_ring_full"]
+		look = a.table.Scan
+	}
+	if err := look(); err != nil {
+		a.log.Warn("look for new processes", zap.Error(err))
+	}
 }
 
 // discoveryConfig is discovery's, told which version this is.
