@@ -236,7 +236,6 @@ type bpfTarget struct {
 	Sotype      uint16
 	RingFull    uint64
 	MapFull     uint64
-	Unreadable  uint64
 	Muted       uint64
 }
 

@@ -26,13 +26,11 @@ enum conn_role {
 enum conn_flag {
 	CONN_ANNOUNCED = 1, /* user space has its conn_event */
 	CONN_LOST = 2,	    /* an event was lost; the next one says so */
-	CONN_HAS_SEQ = 4,   /* seq of both directions is set */
 	CONN_STARTED = 8,   /* dir is set */
 	CONN_NOTED = 16,    /* noted_* hold the cause of the next call */
 	CONN_PEER_END = 32, /* END_PEER was sent */
 	CONN_LOCAL_END = 64,
 	CONN_ESTABLISHED = 128, /* open before it was seen */
-	CONN_TCP = 256,
 };
 
 struct conn {
@@ -45,7 +43,7 @@ struct conn {
 	u64 noted_parent;
 	u64 pos[2];	 /* bytes so far, by direction */
 	u64 told[2];	 /* how far user space knows, by direction */
-	u64 last[2];	 /* when the last bytes moved */
+	u64 last[2];	 /* when the last bytes moved; a send that was not long: when it was entered */
 	u64 quiet_until; /* position of the current direction at which it is reported again */
 	u32 seq[2];	 /* TCP sequence number of the next byte */
 	u32 tgid;

@@ -389,7 +389,7 @@ func (c *Core) Watch(pid uint32, t Target) error {
 	var old Target
 	if err := c.objects.Targets.Lookup(pid, &old); err == nil {
 		// Inherited from its parent at birth; keep what was counted.
-		t.RingFull, t.MapFull, t.Unreadable, t.Muted = old.RingFull, old.MapFull, old.Unreadable, old.Muted
+		t.RingFull, t.MapFull, t.Muted = old.RingFull, old.MapFull, old.Muted
 	}
 	if err := c.objects.Targets.Put(pid, t); err != nil {
 		return fmt.Errorf("watch process %d: %w (max_processes is %d)", pid, err, c.cfg.MaxTargets)

@@ -66,7 +66,7 @@ static __always_inline struct conn *conn_of(const struct io *io, struct target *
 		return 0;
 	}
 	if (io->tcp)
-		flags = CONN_TCP | (moved_before(io, dir) ? CONN_ESTABLISHED : 0);
+		flags = moved_before(io, dir) ? CONN_ESTABLISHED : 0;
 	c = conn_add(io->key, io->inode, io->tgid, flags);
 	if (!c && http1_request(first_bytes(io)))
 		__sync_fetch_and_add(&target->map_full, 1);
@@ -446,7 +446,7 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newst
 
 		if (!target)
 			return 0;
-		c = conn_add(key, sk->sk_socket->file->f_inode->i_ino, id >> 32, CONN_TCP);
+		c = conn_add(key, sk->sk_socket->file->f_inode->i_ino, id >> 32, 0);
 		if (!c)
 			return 0;
 		if (target->flags & TARGET_GO) {
@@ -524,7 +524,6 @@ int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct 
 
 	inherited.ring_full = 0;
 	inherited.map_full = 0;
-	inherited.unreadable = 0;
 	inherited.muted = 0;
 	if (bpf_map_update_elem(&targets, &tgid, &inherited, BPF_ANY))
 		count(STAT_TARGETS_FULL);

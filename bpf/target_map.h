@@ -18,7 +18,6 @@ struct target {
 	u16 sotype;	  /* of net.netFD.sotype */
 	u64 ring_full;
 	u64 map_full;
-	u64 unreadable;
 	u64 muted; /* runs of bytes on connections that no protocol claims */
 };
 

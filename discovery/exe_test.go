@@ -114,7 +114,7 @@ func TestRustIsKnownByItsCompiler(t *testing.T) {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command(rustc, "-C", "strip=symbols", "-o", exe, source).CombinedOutput(); err != nil {
-		t.Skipf("rustc: %v\n%s", err, out)
+		t.Fatalf("rustc: %v\n%s", err, out)
 	}
 	f, err := os.Open(exe)
 	if err != nil {

@@ -308,7 +308,7 @@ func TestListeningPortsAndRingsAreSeen(t *testing.T) {
 		}
 	}
 	if c.do(t, "io_uring") != "true" {
-		t.Skip("io_uring is not to be had here")
+		t.Skip("the kernel has no io_uring, or refuses it")
 	}
 	if got, err := i.Inspect(c.pid()); err != nil || !slices.Contains(got.Gaps, ioUringGap) {
 		t.Errorf("%v, %v", got, err)

@@ -65,7 +65,7 @@ func (i *Inspector) detect(dir, exe string, t *Target) error {
 	}
 	switch t.Language {
 	case Python:
-		if v := i.libraryVersion(dir, lib); v != "" {
+		if v := i.versionOfLibrary(dir, lib); v != "" {
 			t.Version = v
 		}
 	case Java:
@@ -108,7 +108,7 @@ func mappedRuntime(dir string, want Language) string {
 }
 
 // libraryVersion asks a libpython for its version, once per library.
-func (i *Inspector) libraryVersion(dir, lib string) string {
+func (i *Inspector) versionOfLibrary(dir, lib string) string {
 	f, err := openIn(dir, lib)
 	if err != nil {
 		return ""

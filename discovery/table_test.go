@@ -331,7 +331,7 @@ func TestRescanFindsNewPortsAndRings(t *testing.T) {
 	table.Listening(c.pid())
 	j.expect(t)
 	if c.do(t, "io_uring") != "true" {
-		t.Skip("io_uring is not to be had here")
+		t.Skip("the kernel has no io_uring, or refuses it")
 	}
 	if err := table.Rescan(); err != nil {
 		t.Fatal(err)

@@ -586,7 +586,6 @@ func Count(a *ledger.Account, before, now *bpf.Target) {
 	}{
 		{ledger.RingFull, before.RingFull, now.RingFull},
 		{ledger.MapFull, before.MapFull, now.MapFull},
-		{ledger.Unreadable, before.Unreadable, now.Unreadable},
 		{ledger.Muted, before.Muted, now.Muted},
 	} {
 		if n := l.now - l.before; n > 0 {

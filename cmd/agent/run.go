@@ -174,7 +174,8 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 	go func() { readErr <- a.read(stopRead) }()
 	metrics, err := serveMetrics(cfg.MetricsAddr, a)
 	if err != nil {
-		return errors.Join(err, a.shutDown(&readers, nil, closeOutput))
+		close(stopRead)
+		return errors.Join(err, a.shutDown(&readers, readErr, closeOutput))
 	}
 	defer metrics.Close()
 

@@ -89,7 +89,7 @@ int persist_conn_round_trip(struct pt_regs *ctx)
 		return 0;
 	c = conn_find((u64)s.sk, s.inode);
 	if (!c)
-		c = conn_add((u64)s.sk, s.inode, id >> 32, s.family == AF_UNIX ? 0 : CONN_TCP);
+		c = conn_add((u64)s.sk, s.inode, id >> 32, 0);
 	if (!c)
 		return 0;
 	ids.parent = read_parent_goid(target, GO_G(ctx));
