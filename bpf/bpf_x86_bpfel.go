@@ -261,6 +261,7 @@ const (
 	bpfVerdictKindVERDICT_MUTE        bpfVerdictKind = 1
 	bpfVerdictKindVERDICT_HTTP_SERVER bpfVerdictKind = 2
 	bpfVerdictKindVERDICT_HTTP_CLIENT bpfVerdictKind = 3
+	bpfVerdictKindVERDICT_OPAQUE      bpfVerdictKind = 4
 )
 
 // Names of all BPF objects in the ELF.

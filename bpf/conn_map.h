@@ -78,6 +78,7 @@ enum verdict_kind {
 	VERDICT_MUTE,	     /* no protocol claims it: count only */
 	VERDICT_HTTP_SERVER, /* HTTP/1, though its start does not look like it */
 	VERDICT_HTTP_CLIENT,
+	VERDICT_OPAQUE, /* it was upgraded to something else: as muted, and no message is lost */
 };
 
 enum {

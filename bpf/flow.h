@@ -449,9 +449,9 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	c->last[dir] = io->total > QUIET_FROM ? io->end : io->begin;
 	t->dir = dir;
 
-	if (verdict == VERDICT_MUTE) {
+	if (verdict == VERDICT_MUTE || verdict == VERDICT_OPAQUE) {
 		count(STAT_MUTED);
-		if (turn && dir == DIR_INGRESS)
+		if (verdict == VERDICT_MUTE && turn && dir == DIR_INGRESS)
 			__sync_fetch_and_add(&target->muted, 1);
 		c->pos[dir] = end;
 		return;

@@ -60,6 +60,7 @@ const (
 	VerdictMute       = bpfVerdictKindVERDICT_MUTE
 	VerdictHTTPServer = bpfVerdictKindVERDICT_HTTP_SERVER
 	VerdictHTTPClient = bpfVerdictKindVERDICT_HTTP_CLIENT
+	VerdictOpaque     = bpfVerdictKindVERDICT_OPAQUE
 )
 
 // Kind is the kind of a record, or EVENT_NONE for one that is too short to have one.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"iter"
 	"maps"
 	"net/netip"
@@ -313,8 +314,12 @@ func (c *Conns) move(k *conn, pid uint32) {
 }
 
 func (c *Conns) decode(k *conn, ch *Chunk) {
-	if err := k.decoder.Decode(ch, c); err != nil {
-		c.mute(k)
+	switch err := k.decoder.Decode(ch, c); {
+	case errors.Is(err, ErrUpgraded):
+		c.mute(k, bpf.VerdictOpaque)
+		return
+	case err != nil:
+		c.mute(k, bpf.VerdictMute)
 		return
 	}
 	c.watchProgress(k)
@@ -354,7 +359,7 @@ func (c *Conns) detect(k *conn, ch *Chunk) {
 		k.refute(ch.Dir)
 		k.chunks++
 		if k.runs >= detectRuns || k.chunks >= detectChunks {
-			c.mute(k)
+			c.mute(k, bpf.VerdictMute)
 		}
 		return
 	}
@@ -364,7 +369,7 @@ func (c *Conns) detect(k *conn, ch *Chunk) {
 	}
 	if len(k.held) == detectPieces || k.runs >= 4*detectRuns || size > detectBytes {
 		clear(ch.Head)
-		c.mute(k)
+		c.mute(k, bpf.VerdictMute)
 		return
 	}
 	k.held = append(k.held, heldChunk{Chunk: *ch, bytes: bytes.Clone(ch.Head), run: k.runs})
@@ -429,11 +434,11 @@ func (c *Conns) claim(k *conn, p *Protocol, server bool, ch *Chunk, from int, he
 	copy(record, head[len(head)-len(record):]) // as the decoder has left it
 }
 
-func (c *Conns) mute(k *conn) {
+func (c *Conns) mute(k *conn, v bpf.VerdictKind) {
 	k.muted, k.decoder, k.held = true, nil, nil
 	delete(c.waiting, k)
 	c.stats.Muted++
-	_ = c.kernel.Verdict(k.ID, bpf.VerdictMute)
+	_ = c.kernel.Verdict(k.ID, v)
 }
 
 func (c *Conns) watchProgress(k *conn) {

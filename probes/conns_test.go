@@ -801,7 +801,10 @@ func TestDecoderThatGivesUpMutesItsConnection(t *testing.T) {
 	if len(b.done) != 1 {
 		t.Errorf("%d spans", len(b.done))
 	}
-	b.told()
+	told := b.told()
+	if want := fmt.Sprintf("verdict %d on %d", bpf.VerdictOpaque, k.Event.Conn); told[len(told)-1] != want {
+		t.Errorf("told %v, want %s at last", told, want)
+	}
 	b.tell(k.Receive(request), k.Send(response), k.End(eventtest.LocalEnd), k.End(eventtest.Closed))
 	if len(b.opened) != 1 {
 		t.Error("what follows an upgrade is decoded")

@@ -13,9 +13,14 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// ErrNotProtocol is returned by a decoder that finds that the connection does not speak its protocol
-// after all, or no longer does (an upgrade to another one): the connection is then opaque.
-var ErrNotProtocol = errors.New("not this protocol")
+var (
+	// ErrNotProtocol is returned by a decoder that finds that the connection does not speak its protocol
+	// after all: messages on it are lost.
+	ErrNotProtocol = errors.New("not this protocol")
+	// ErrUpgraded is returned by a decoder when the connection goes on as something else, as its protocol
+	// provides: it is opaque from there on, and no message is lost.
+	ErrUpgraded = errors.New("upgraded to another protocol")
+)
 
 // Direction is seen from the process: Ingress was received by it, Egress sent.
 type Direction uint8

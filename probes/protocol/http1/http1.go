@@ -158,7 +158,8 @@ func (d *decoder) Decode(c *probes.Chunk, out probes.Out) error {
 	}
 	if err := d.take(s, c, out); err != nil {
 		d.giveUp(out)
-		return probes.ErrNotProtocol
+		clear(c.Tail)
+		return err
 	}
 	return nil
 }
@@ -420,7 +421,7 @@ func (d *decoder) claim(ex *exchange, out probes.Out) error {
 	switch {
 	case d.tunnels(ex):
 		d.finish(a.headEnd, failure{}, out)
-		return probes.ErrNotProtocol
+		return probes.ErrUpgraded
 	case ex.method == methodHead:
 		a.size = -1
 		if !a.ended {
@@ -474,7 +475,7 @@ func (d *decoder) responseHead(s *stream, truncated bool, pos uint64, t int64, o
 		if a.bound {
 			d.finish(t, failure{}, out)
 		}
-		return probes.ErrNotProtocol
+		return probes.ErrUpgraded
 	}
 	s.size, s.exact = 0, true
 	f := &r.framing

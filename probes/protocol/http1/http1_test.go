@@ -293,7 +293,7 @@ type exchangeTest struct {
 	parts  []part
 	client bool
 	want   []result
-	err    bool
+	err    error
 	lost   map[ledger.Entry]uint64
 	times  bool // Start and End depend on how the bytes are split
 	whole  bool // so does more
@@ -423,7 +423,7 @@ var exchangeTests = []exchangeTest{
 		parts: []part{in("GET /ws HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"),
 			out("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x81\x05hello")},
 		want: []result{{Name: "GET", Start: 1000, End: 2063, Attrs: serverAttrs(attrs{"url.path": "/ws", "http.response.status_code": 101})}},
-		err:  true, times: true,
+		err:  probes.ErrUpgraded, times: true,
 	},
 	{
 		name:  "a refused upgrade",
@@ -439,7 +439,7 @@ var exchangeTests = []exchangeTest{
 		parts:  []part{out("CONNECT db.example:443 HTTP/1.1\r\nHost: db.example:443\r\n\r\n"), in("HTTP/1.1 200 Connection established\r\n\r\n"), out("\x16\x03\x01")},
 		want: []result{{Name: "CONNECT", Start: 1000, End: 2039, Attrs: clientAttrs(attrs{"http.request.method": "CONNECT",
 			"url.full": "db.example:443", "server.address": "db.example", "server.port": 443})}},
-		err: true,
+		err: probes.ErrUpgraded,
 	},
 	{
 		name:  "CONNECT refused",
@@ -883,7 +883,7 @@ var exchangeTests = []exchangeTest{
 		name:  "junk without end",
 		parts: []part{in(get), in(strings.Repeat("\x01", maxJunk+1))},
 		lost:  map[ledger.Entry]uint64{ledger.Unparsed: 1},
-		err:   true, whole: true,
+		err:   probes.ErrNotProtocol, whole: true,
 	},
 	{
 		name:  "begun like a request",
@@ -917,7 +917,7 @@ func TestExchanges(t *testing.T) {
 				acc := new(ledger.Account)
 				events := chunks(test.parts, split)
 				k, err := play(t, testConn(acc), !test.client, events)
-				if test.err != errors.Is(err, probes.ErrNotProtocol) {
+				if !errors.Is(err, test.err) {
 					t.Errorf("%s: error %v", what, err)
 				}
 				got := k.results()
@@ -956,7 +956,7 @@ func TestExchanges(t *testing.T) {
 				}
 				// A recording holds the chunks as the decoder left them.
 				again, err := play(t, testConn(new(ledger.Account)), !test.client, events)
-				if test.err != errors.Is(err, probes.ErrNotProtocol) {
+				if !errors.Is(err, test.err) {
 					t.Errorf("%s: again: error %v", what, err)
 				}
 				if diff := cmp.Diff(k.results(), again.results()); diff != "" {
