@@ -12,7 +12,7 @@ C_FILES := $(wildcard bpf/*.h bpf/*.bpf.c bpf/test/*.c probes/runtime/*/*.bpf.c)
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: deps-build ## build bin/breadcrumb, one static binary
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/breadcrumb ./cmd/agent
@@ -24,6 +24,9 @@ demo: deps-demo build ## trace a small shop of three services for fifteen second
 test: deps-test build ## run everything: unit, BPF logic, load and end-to-end tests
 	go vet ./...
 	go test -timeout 20m ./...
+
+test-go-versions: deps-test ## test the Go probe on programs of every Go version from 1.19 on, which are fetched
+	GO_TOOLCHAINS=all go test -count=1 -timeout 60m ./probes/runtime/golang
 
 generate: deps-generate ## regenerate the BPF objects and their Go types
 	go generate ./...
@@ -48,4 +51,4 @@ fmt: deps-generate ## format Go and C
 deps-%:
 	@.ci/deps $*
 
-.PHONY: help build demo test generate generate-check bench lint fmt
+.PHONY: help build demo test test-go-versions generate generate-check bench lint fmt

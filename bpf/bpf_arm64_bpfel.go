@@ -28,13 +28,12 @@ type bpfConn struct {
 	QuietUntil  uint64
 	Seq         [2]uint32
 	Tgid        uint32
-	Task        uint32
 	Flags       uint32
+	Task        uint64
 	HeadLeft    uint32
 	NotedFlags  uint32
-	Calls       uint32
+	Names       uint32
 	QuietStep   uint32
-	Pad         uint32
 	Chunks      uint16
 	Tries       uint16
 	Protocol    uint8
@@ -157,6 +156,8 @@ type bpfGoroutine struct {
 type bpfGoroutineState struct {
 	_         structs.HostLayout
 	Request   uint64
+	ConnKey   uint64
+	Conn      uint64
 	Inherited uint8
 	Dials     uint8
 	Pad       [6]uint8
@@ -197,9 +198,11 @@ type bpfProgressEvent struct {
 }
 
 type bpfReader struct {
-	_      structs.HostLayout
-	State  uint32
-	WakeAt uint32
+	_        structs.HostLayout
+	State    uint32
+	WakeAt   uint32
+	Syscalls uint32
+	Pad      uint32
 }
 
 type bpfReaderState uint32
@@ -251,7 +254,7 @@ type bpfThread struct {
 	Begin   uint64
 	Request uint64
 	Message uint32
-	Pad     uint32
+	Watched uint32
 }
 
 type bpfVerdictKind uint32
@@ -287,6 +290,7 @@ const (
 	bpfProgSockSendLength     = "sock_send_length"
 	bpfProgSysEnter           = "sys_enter"
 	bpfProgSysExit            = "sys_exit"
+	bpfProgTcpSendmsgLocked   = "tcp_sendmsg_locked"
 	bpfVarExportConnEvent     = "export_conn_event"
 	bpfVarExportDataEvent     = "export_data_event"
 	bpfVarExportDirection     = "export_direction"
@@ -301,6 +305,8 @@ const (
 	bpfVarExportTargetFlag    = "export_target_flag"
 	bpfVarExportVerdictKind   = "export_verdict_kind"
 	bpfVarHeadLimit           = "head_limit"
+	bpfVarIdSeed              = "id_seed"
+	bpfVarSyscallsOnly        = "syscalls_only"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -353,6 +359,7 @@ type bpfProgramSpecs struct {
 	SockSendLength   *ebpf.ProgramSpec `ebpf:"sock_send_length"`
 	SysEnter         *ebpf.ProgramSpec `ebpf:"sys_enter"`
 	SysExit          *ebpf.ProgramSpec `ebpf:"sys_exit"`
+	TcpSendmsgLocked *ebpf.ProgramSpec `ebpf:"tcp_sendmsg_locked"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -390,6 +397,8 @@ type bpfVariableSpecs struct {
 	ExportTargetFlag    *ebpf.VariableSpec `ebpf:"export_target_flag"`
 	ExportVerdictKind   *ebpf.VariableSpec `ebpf:"export_verdict_kind"`
 	HeadLimit           *ebpf.VariableSpec `ebpf:"head_limit"`
+	IdSeed              *ebpf.VariableSpec `ebpf:"id_seed"`
+	SyscallsOnly        *ebpf.VariableSpec `ebpf:"syscalls_only"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -459,6 +468,8 @@ type bpfVariables struct {
 	ExportTargetFlag    *ebpf.Variable `ebpf:"export_target_flag"`
 	ExportVerdictKind   *ebpf.Variable `ebpf:"export_verdict_kind"`
 	HeadLimit           *ebpf.Variable `ebpf:"head_limit"`
+	IdSeed              *ebpf.Variable `ebpf:"id_seed"`
+	SyscallsOnly        *ebpf.Variable `ebpf:"syscalls_only"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.
@@ -473,6 +484,7 @@ type bpfPrograms struct {
 	SockSendLength   *ebpf.Program `ebpf:"sock_send_length"`
 	SysEnter         *ebpf.Program `ebpf:"sys_enter"`
 	SysExit          *ebpf.Program `ebpf:"sys_exit"`
+	TcpSendmsgLocked *ebpf.Program `ebpf:"tcp_sendmsg_locked"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -485,6 +497,7 @@ func (p *bpfPrograms) Close() error {
 		p.SockSendLength,
 		p.SysEnter,
 		p.SysExit,
+		p.TcpSendmsgLocked,
 	)
 }
 

@@ -47,15 +47,14 @@ struct conn {
 	u64 quiet_until; /* position of the current direction at which it is reported again */
 	u32 seq[2];	 /* TCP sequence number of the next byte */
 	u32 tgid;
-	u32 task;	 /* low half of the goroutine that was given request last */
 	u32 flags;	 /* enum conn_flag */
+	u64 task;	 /* goroutine that serves it */
 	u32 head_left;	 /* bytes of the message's head that may still be captured; 0: in its body */
 	u32 noted_flags; /* FLAG_CAUSE_* */
-	u32 calls;	 /* requests so far, when it is a client's */
+	u32 names;	 /* requests named so far */
 	u32 quiet_step;	 /* by how many bytes quiet_until moves next */
-	u32 pad;
-	u16 chunks; /* reported since the head ended */
-	u16 tries;  /* runs shown to user space while the protocol was unknown */
+	u16 chunks;	 /* reported since the head ended */
+	u16 tries;	 /* runs shown to user space while the protocol was unknown */
 	u8 protocol;
 	u8 role;
 	u8 dir; /* of the bytes that moved last */

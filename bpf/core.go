@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"maps"
 	"math/bits"
+	"math/rand/v2"
 	"os"
-	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -75,9 +77,11 @@ type Core struct {
 	Attachment string
 
 	cfg       Config
+	onDemand  string // program that is attached when the others ask for it; "" when it is, or when none is
 	objects   bpfMaps
 	programs  map[string]*ebpf.Program
 	maps      map[string]*ebpf.Map
+	linksMu   sync.Mutex
 	links     []link.Link
 	events    *ringbuf.Reader
 	processes *ringbuf.Reader
@@ -92,40 +96,53 @@ type Core struct {
 	statNames []string
 }
 
-// Programs by what attaches them.
-var (
-	everywhere = []string{bpfProgInetSockSetState, bpfProgSchedProcessExec, bpfProgSchedProcessFork,
-		bpfProgSchedProcessExit, bpfProgSysEnter}
-	socketOnly  = []string{bpfProgSockSendLength, bpfProgSockRecvLength}
-	syscallOnly = []string{bpfProgSysExit}
-)
+// way is a set of programs that together see all bytes.
+type way struct {
+	attach   string // Config.Attach that allows it, beside "auto"
+	name     string
+	programs []string
+	onDemand string // attached when the others ask for it
+}
+
+// ways are tried in this order: the cheapest first.
+var ways = []way{
+	{attach: "socket", name: "socket tracepoints",
+		programs: []string{bpfProgSockSendLength, bpfProgSockRecvLength, bpfProgTcpSendmsgLocked},
+		onDemand: bpfProgSysEnter},
+	{attach: "socket", name: "socket tracepoints", // before 6.16
+		programs: []string{bpfProgSockSendLength, bpfProgSockRecvLength, bpfProgSysEnter}},
+	{attach: "syscall", name: "syscall tracepoints",
+		programs: []string{bpfProgSysEnter, bpfProgSysExit}},
+}
+
+// everywhere are the programs that each way needs.
+var everywhere = []string{bpfProgInetSockSetState, bpfProgSchedProcessExec, bpfProgSchedProcessFork, bpfProgSchedProcessExit}
 
 // Load loads and attaches the kernel side. No process is watched yet.
 func Load(cfg Config) (*Core, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	var first error
-	if cfg.Attach != "syscall" {
-		core, err := load(cfg, "socket tracepoints", append(socketOnly, everywhere...))
-		if err == nil || cfg.Attach == "socket" {
-			return core, err
+	var errs []error
+	for _, w := range ways {
+		if cfg.Attach != "auto" && cfg.Attach != w.attach {
+			continue
 		}
-		first = err
+		core, err := load(cfg, w)
+		if err == nil {
+			return core, nil
+		}
+		errs = append(errs, err)
 	}
-	core, err := load(cfg, "syscall tracepoints", append(syscallOnly, everywhere...))
-	if err != nil && first != nil {
-		return nil, fmt.Errorf("%w; before that: %w", err, first)
-	}
-	return core, err
+	return nil, errors.Join(errs...)
 }
 
-func load(cfg Config, attachment string, names []string) (_ *Core, err error) {
+func load(cfg Config, w way) (_ *Core, err error) {
 	spec, err := loadBpf()
 	if err != nil {
 		return nil, fmt.Errorf("read the built-in BPF object: %w", err)
 	}
-	c := &Core{Attachment: attachment, cfg: cfg, programs: map[string]*ebpf.Program{}}
+	c := &Core{Attachment: w.name, onDemand: w.onDemand, cfg: cfg, programs: map[string]*ebpf.Program{}}
 	defer func() {
 		if err != nil {
 			_ = c.Close()
@@ -134,9 +151,13 @@ func load(cfg Config, attachment string, names []string) (_ *Core, err error) {
 	if err := c.readStats(spec); err != nil {
 		return nil, err
 	}
+	attached := slices.Concat(w.programs, everywhere)
 	wanted := map[string]*ebpf.ProgramSpec{}
-	for _, name := range names {
+	for _, name := range attached {
 		wanted[name] = spec.Programs[name]
+	}
+	if w.onDemand != "" {
+		wanted[w.onDemand] = spec.Programs[w.onDemand]
 	}
 	spec.Programs = wanted
 	spec.Maps[bpfMapEvents].MaxEntries = uint32(powerOfTwo(max(cfg.RingBytes, os.Getpagesize())))
@@ -146,9 +167,15 @@ func load(cfg Config, attachment string, names []string) (_ *Core, err error) {
 	if err := spec.Variables[bpfVarHeadLimit].Set(uint32(cfg.HeadBytes)); err != nil {
 		return nil, fmt.Errorf("set head_bytes: %w", err)
 	}
+	if err := spec.Variables[bpfVarIdSeed].Set(rand.Uint64()); err != nil {
+		return nil, fmt.Errorf("set the seed of request ids: %w", err)
+	}
+	if err := spec.Variables[bpfVarSyscallsOnly].Set(slices.Contains(w.programs, bpfProgSysExit)); err != nil {
+		return nil, fmt.Errorf("tell the programs how they are attached: %w", err)
+	}
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
-		return nil, fmt.Errorf("load the kernel side (%s): %w", attachment, explain(err))
+		return nil, fmt.Errorf("load the kernel side (%s): %w", w.name, explain(err))
 	}
 	c.programs = maps.Clone(coll.Programs)
 	c.maps = maps.Clone(coll.Maps)
@@ -172,16 +199,45 @@ func load(cfg Config, attachment string, names []string) (_ *Core, err error) {
 	if c.stopProcesses[0], c.stopProcesses[1], err = os.Pipe(); err != nil {
 		return nil, fmt.Errorf("make a pipe: %w", err)
 	}
-	for _, name := range names {
-		l, err := link.AttachTracing(link.TracingOptions{Program: c.programs[name], AttachType: ebpf.AttachTraceRawTp})
-		if err != nil {
-			return nil, fmt.Errorf("attach to tracepoint %s: %w", name, explain(err))
+	for _, name := range attached {
+		if err := c.attach(name); err != nil {
+			return nil, err
 		}
-		c.links = append(c.links, l)
 	}
-	// A link that nothing holds is closed by the garbage collector, and the program is detached.
-	runtime.KeepAlive(c.links)
 	return c, nil
+}
+
+func (c *Core) attach(name string) error {
+	l, err := link.AttachTracing(link.TracingOptions{Program: c.programs[name], AttachType: ebpf.AttachTraceRawTp})
+	if err != nil {
+		return fmt.Errorf("attach to tracepoint %s: %w", name, explain(err))
+	}
+	// One that nothing holds is closed by the garbage collector, and the program is detached.
+	c.links = append(c.links, l)
+	return nil
+}
+
+// AttachOnDemand attaches sys_enter if the programs have found since the last call that it is needed, and says
+// whether it did.
+func (c *Core) AttachOnDemand() (bool, error) {
+	c.linksMu.Lock()
+	defer c.linksMu.Unlock()
+	if c.onDemand == "" {
+		return false, nil
+	}
+	var b [4]byte
+	if _, err := c.reader.ReadAt(b[:], readerSyscalls); err != nil {
+		return false, fmt.Errorf("read what the programs need: %w", err)
+	}
+	if binary.LittleEndian.Uint32(b[:]) == 0 {
+		return false, nil
+	}
+	name := c.onDemand
+	c.onDemand = ""
+	if err := c.attach(name); err != nil {
+		return false, err
+	}
+	return true, nil
 }
 
 // explain puts the likely cause beside errors that name it badly.
@@ -224,10 +280,7 @@ func (c *Core) readStats(spec *ebpf.CollectionSpec) error {
 
 // Close detaches and unloads everything.
 func (c *Core) Close() error {
-	var errs []error
-	for i := len(c.links) - 1; i >= 0; i-- {
-		errs = append(errs, c.links[i].Close())
-	}
+	errs := []error{c.Detach()}
 	if c.events != nil {
 		errs = append(errs, c.events.Close())
 	}
@@ -248,11 +301,13 @@ func (c *Core) Close() error {
 
 // Detach stops the flow of events; what is in the buffers can still be read.
 func (c *Core) Detach() error {
+	c.linksMu.Lock()
+	defer c.linksMu.Unlock()
 	var errs []error
 	for i := len(c.links) - 1; i >= 0; i-- {
 		errs = append(errs, c.links[i].Close())
 	}
-	c.links = nil
+	c.links, c.onDemand = nil, ""
 	return errors.Join(errs...)
 }
 
@@ -266,6 +321,9 @@ const (
 	readerAwake = uint32(bpfReaderStateREADER_AWAKE)
 	readerIdle  = uint32(bpfReaderStateREADER_IDLE)
 )
+
+// readerSyscalls is where struct reader says that sys_enter is needed.
+const readerSyscalls = int64(unsafe.Offsetof(bpfReader{}.Syscalls))
 
 // setReader tells the kernel side how the reader waits.
 func (c *Core) setReader(state uint32, wakeAt int) error {

@@ -17,8 +17,10 @@ enum reader_state {
 };
 
 struct reader {
-	u32 state;   /* enum reader_state */
-	u32 wake_at; /* bytes in the ring at which a reader that is awake is to be woken early */
+	u32 state;    /* enum reader_state */
+	u32 wake_at;  /* bytes in the ring at which a reader that is awake is to be woken early */
+	u32 syscalls; /* set by programs: sys_enter is needed, for what the other hooks do not tell */
+	u32 pad;
 };
 
 /* One element. A wake-up costs some 18 us on the side of the program that is traced, so it is done once
@@ -31,7 +33,12 @@ struct {
 	__type(value, struct reader);
 } readers SEC(".maps");
 
-static __always_inline u64 wake_flags(void)
+enum {
+	QUERY_EVERY = 32, /* events of a processor, after which it looks how full the ring is */
+};
+
+/* made is how many events this processor has made. */
+static __always_inline u64 wake_flags(u64 made)
 {
 	u32 zero = 0;
 	struct reader *reader = bpf_map_lookup_elem(&readers, &zero);
@@ -42,7 +49,8 @@ static __always_inline u64 wake_flags(void)
 		reader->state = READER_AWAKE;
 		return BPF_RB_FORCE_WAKEUP;
 	}
-	if (reader->wake_at && bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > reader->wake_at) {
+	if (made % QUERY_EVERY == 0 && reader->wake_at &&
+	    bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > reader->wake_at) {
 		reader->wake_at = 0; /* user space sets it again when it has emptied the ring */
 		return BPF_RB_FORCE_WAKEUP;
 	}
@@ -51,8 +59,17 @@ static __always_inline u64 wake_flags(void)
 
 static __always_inline void submit(void *event)
 {
-	count(STAT_EVENTS);
-	bpf_ringbuf_submit(event, wake_flags());
+	bpf_ringbuf_submit(event, wake_flags(count(STAT_EVENTS)));
+}
+
+/* need_syscalls asks user space to attach sys_enter. */
+static __always_inline void need_syscalls(void)
+{
+	u32 zero = 0;
+	struct reader *reader = bpf_map_lookup_elem(&readers, &zero);
+
+	if (reader && !reader->syscalls)
+		reader->syscalls = 1;
 }
 
 #endif

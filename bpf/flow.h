@@ -17,11 +17,13 @@
 #include "thread_map.h"
 
 const volatile u32 head_limit = 16384; /* bytes of a message's head that are captured at most */
+const volatile u64 id_seed = 0;	       /* random, by user space: no two agents give the same ids */
 
 enum {
 	BODY_HEAD = 24,	      /* first bytes of a piece of body that are captured: a chunk's size is there */
 	BODY_TAIL = 8,	      /* last bytes of it: the last chunk ends with "0\r\n\r\n" */
 	BODY_CHUNKS = 8,      /* pieces of a body that are reported before it goes quiet */
+	REFRESH = 16,	      /* requests after which what the least recently used loses is written anew */
 	QUIET_FROM = 65536,   /* a quiet body is reported again where its length doubles, from here on */
 	UNKNOWN_TRIES = 16,   /* runs of an unknown protocol that are shown to user space at most */
 	UNKNOWN_CALLS = 4,    /* of each run */
@@ -364,9 +366,18 @@ static __always_inline bool tell_message(struct telling *t, struct conn *c)
 	return t->off > 0;
 }
 
-static __always_inline u64 new_id(void)
+/*
+ * new_request gives the connection the id of its next request: the connection's number and the request's, well
+ * mixed (the finalizer of SplitMix64; Steele et al., OOPSLA 2014). The mixing maps no two inputs to one value,
+ * so ids are unique by construction, and it costs less than a call for a random number.
+ */
+static __always_inline void new_request(struct conn *c)
 {
-	return (u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32() | 1; /* never 0 */
+	u64 id = id_seed ^ c->id << 32 ^ c->names++;
+
+	id = (id ^ id >> 30) * 0xbf58476d1ce4e5b9ULL;
+	id = (id ^ id >> 27) * 0x94d049bb133111ebULL;
+	c->request = (id ^ id >> 31) ?: 1;
 }
 
 /* name_call names a call: who makes it, and on whose behalf. */
@@ -375,8 +386,7 @@ static __always_inline u32 name_call(const struct io *io, struct conn *c, struct
 {
 	u32 flags = 0;
 
-	c->request = new_id();
-	c->calls++;
+	new_request(c);
 	if (c->flags & CONN_NOTED) {
 		c->flags &= ~CONN_NOTED;
 		c->cause = c->noted;
@@ -393,7 +403,7 @@ static __always_inline u32 name_call(const struct io *io, struct conn *c, struct
 		c->cause = ids->id ? goroutine_request(io->tgid, *ids, &flags) : 0;
 		/* A connection's own writer descends from whoever opened it: that says something of the first
 		 * call at most. */
-		if ((flags & FLAG_CAUSE_INHERITED) && c->calls > 1)
+		if ((flags & FLAG_CAUSE_INHERITED) && c->names > 1)
 			c->cause = 0;
 		return flags;
 	}
@@ -478,15 +488,17 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	t->asks = c->role == (dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT);
 
 	if (target->flags & TARGET_GO && t->asks)
-		t->ids = read_goids(target, USER_G(regs), USER_SP(regs));
+		t->ids = read_goids(target, USER_G(regs), USER_SP(regs), c->task);
 	if (start && t->asks) {
 		t->flags |= FLAG_NAMED;
 		if (dir == DIR_EGRESS) {
-			if (t->ids.id)
+			if (t->ids.id) {
 				t->ids.parent = read_parent_goid(target, USER_G(regs));
+				c->task = t->ids.id;
+			}
 			t->flags |= name_call(io, c, target, thread, &t->ids);
 		} else {
-			c->request = new_id();
+			new_request(c);
 			c->cause = 0;
 		}
 	}
@@ -495,9 +507,8 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	if (dir == DIR_INGRESS && c->protocol == PROTOCOL_HTTP1) {
 		if (!(target->flags & TARGET_GO)) {
 			thread->request = c->role == ROLE_SERVER ? c->request : c->cause;
-		} else if (t->asks && t->ids.id && (t->flags & FLAG_NAMED || c->task != (u32)t->ids.id)) {
-			c->task = t->ids.id;
-			goroutine_serves(io->tgid, t->ids.id, c->request);
+		} else if (t->asks && t->ids.id && (c->task != t->ids.id || c->names % REFRESH == 0)) {
+			goroutine_serves(t->ids.id, io->key, c);
 		}
 	}
 
@@ -509,7 +520,11 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 		c->quiet_until = c->pos[dir] + QUIET_FROM;
 		c->quiet_step = QUIET_FROM;
 	}
-	if (c->protocol == PROTOCOL_UNKNOWN) {
+	if (c->protocol == PROTOCOL_UNKNOWN && !io->buf.base) {
+		/* Nothing shows what it is. */
+		if (turn && dir == DIR_INGRESS)
+			__sync_fetch_and_add(&target->muted, 1);
+	} else if (c->protocol == PROTOCOL_UNKNOWN) {
 		if (turn)
 			c->tries++;
 		if (c->tries <= UNKNOWN_TRIES && c->chunks < UNKNOWN_CALLS &&
@@ -518,10 +533,7 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 			/* Enough for a protocol to show itself, and for the head of a message of HTTP whose method is
 			 * not one of the usual. */
 			c->head_left = UNKNOWN_LIMIT;
-			if (io->buf.base)
-				tell_message(t, c);
-			else
-				report(t, c);
+			tell_message(t, c);
 		}
 	} else if (!conn_announce(c, io->key, io->end)) {
 		c->flags |= CONN_LOST;

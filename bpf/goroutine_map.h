@@ -6,8 +6,7 @@
 #ifndef GOROUTINE_MAP_H
 #define GOROUTINE_MAP_H
 
-#include "stats_map.h"
-#include "target_map.h"
+#include "conn_map.h"
 
 struct goroutine {
 	u32 tgid;
@@ -15,9 +14,13 @@ struct goroutine {
 	u64 id;
 };
 
+/* Of a goroutine that serves a connection, the connection's request is the current one: nothing is written
+ * for each request. */
 struct goroutine_state {
-	u64 request;  /* 0: none */
-	u8 inherited; /* it is the ancestor's, taken when the goroutine was first seen, and never again */
+	u64 request;  /* where no connection is served; 0: none */
+	u64 conn_key; /* of the connection that it serves; 0: none */
+	u64 conn;     /* its id */
+	u8 inherited; /* request is the ancestor's, taken when the goroutine was first seen, and never again */
 	u8 dials;     /* it opened a connection for whoever: what it starts inherits nothing from it */
 	u8 pad[6];
 };
@@ -37,15 +40,21 @@ struct goids {
 	u64 parent; /* 0: not known */
 };
 
-static __always_inline struct goids read_goids(const struct target *target, u64 g, u64 sp)
+/* known is a goroutine that is likely, or 0. */
+static __always_inline struct goids read_goids(const struct target *target, u64 g, u64 sp, u64 known)
 {
 	struct goids ids = {};
 	u64 stack[2]; /* runtime.g begins with its stack's bounds */
 
-	/* In code that is not Go's the register holds anything: only a g has this stack. */
-	if (bpf_probe_read_user(stack, sizeof(stack), (void *)g) || sp <= stack[0] || sp > stack[1])
+	if (bpf_probe_read_user(&ids.id, sizeof(ids.id), (void *)(g + target->goid))) {
+		ids.id = 0;
 		return ids;
-	if (bpf_probe_read_user(&ids.id, sizeof(ids.id), (void *)(g + target->goid)))
+	}
+	/* In code that is not Go's the register holds anything: only a g has this stack, or the very number
+	 * that is expected. */
+	if (!ids.id || ids.id == known)
+		return ids;
+	if (bpf_probe_read_user(stack, sizeof(stack), (void *)g) || sp <= stack[0] || sp > stack[1])
 		ids.id = 0;
 	return ids;
 }
@@ -60,21 +69,54 @@ static __always_inline u64 read_parent_goid(const struct target *target, u64 g)
 	return parent;
 }
 
-/* goroutine_serves makes request the goroutine's own. */
-static __always_inline void goroutine_serves(u32 tgid, u64 goid, u64 request)
+/* goroutine_serves makes the requests of c those of the goroutine: it alone is c->task, and of no other. */
+static __always_inline void goroutine_serves(u64 goid, u64 conn_key, struct conn *c)
 {
-	struct goroutine key = {.tgid = tgid, .id = goid};
-	struct goroutine_state *state = bpf_map_lookup_elem(&goroutines, &key);
+	struct goroutine key = {.tgid = c->tgid, .id = goid};
+	struct goroutine_state *old = bpf_map_lookup_elem(&goroutines, &key);
+	struct goroutine_state state = {.conn_key = conn_key, .conn = c->id};
 
-	if (state) {
-		state->request = request;
-		state->inherited = 0;
+	c->task = goid;
+	if (old) {
+		u64 other_key = old->conn_key;
+
+		if (other_key && old->conn != c->id) {
+			struct conn *other = bpf_map_lookup_elem(&conns, &other_key);
+
+			if (other && other->id == old->conn)
+				other->task = 0;
+		}
+		*old = state;
 		return;
 	}
-	struct goroutine_state fresh = {.request = request};
-
-	if (bpf_map_update_elem(&goroutines, &key, &fresh, BPF_ANY))
+	if (bpf_map_update_elem(&goroutines, &key, &state, BPF_ANY))
 		count(STAT_GOROUTINES_FULL);
+}
+
+/* goroutine_keeps leaves the last request of c, which goes away, with the goroutine that serves it. */
+static __always_inline void goroutine_keeps(const struct conn *c)
+{
+	struct goroutine key = {.tgid = c->tgid, .id = c->task};
+	struct goroutine_state *state;
+
+	if (!c->task)
+		return;
+	state = bpf_map_lookup_elem(&goroutines, &key);
+	if (state && state->conn_key && state->conn == c->id) {
+		state->request = c->request;
+		state->conn_key = 0;
+	}
+}
+
+static __always_inline u64 state_request(const struct goroutine_state *state)
+{
+	u64 conn_key = state->conn_key;
+	struct conn *c;
+
+	if (!conn_key)
+		return state->request;
+	c = bpf_map_lookup_elem(&conns, &conn_key);
+	return c && c->id == state->conn ? c->request : 0;
 }
 
 /*
@@ -93,14 +135,14 @@ static __always_inline u64 goroutine_request(u32 tgid, struct goids ids, u32 *fl
 	if (state) {
 		if (state->inherited)
 			*flags |= FLAG_CAUSE_INHERITED;
-		return state->request;
+		return state_request(state);
 	}
 	if (!ids.parent)
 		return 0;
 	key.id = ids.parent;
 	state = bpf_map_lookup_elem(&goroutines, &key);
 	if (state && !state->dials)
-		fresh.request = state->request;
+		fresh.request = state_request(state);
 	key.id = ids.id;
 	if (bpf_map_update_elem(&goroutines, &key, &fresh, BPF_NOEXIST))
 		count(STAT_GOROUTINES_FULL);

@@ -30,6 +30,8 @@ const enum target_flag *export_target_flag __attribute__((unused));
 const enum direction *export_direction __attribute__((unused));
 const enum reader_state *export_reader_state __attribute__((unused));
 
+const volatile bool syscalls_only; /* nothing but system calls is seen: of io_uring, that it is used */
+
 /* Processes that came, for discovery. Few, and read at once: a process may live for milliseconds only. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -73,7 +75,39 @@ static __always_inline struct conn *conn_of(const struct io *io, struct target *
 	return c;
 }
 
+/* by_uring tells whether io_uring moves the bytes: on behalf of the task, or in one of its workers. */
+static __always_inline bool by_uring(const struct task_struct *task, s32 nr)
+{
+	return nr == NR_IO_URING_ENTER || task->flags & PF_IO_WORKER;
+}
+
+/* socket_buffer is where the bytes of the message lie that a socket's tracepoint tells of. */
+static __always_inline struct buffer socket_buffer(struct pt_regs *regs, s32 nr, struct thread *thread)
+{
+	if (nr != NR_SENDMMSG && nr != NR_RECVMMSG)
+		return call_buffer(regs, 0);
+	if (!thread->watched) {
+		need_syscalls(); /* which message of the call it is, is not known */
+		return (struct buffer){};
+	}
+	return call_buffer(regs, thread->message++);
+}
+
 /* The socket tracepoints, from 6.3: they fire for sockets only and hand over the struct sock. */
+
+/* The beginning of a send, from 6.16: before the first byte can have left. Fires for each piece of it. */
+SEC("tp_btf/tcp_sendmsg_locked")
+int BPF_PROG(tcp_sendmsg_locked)
+{
+	struct thread *thread;
+
+	if (!target_of(bpf_get_current_pid_tgid() >> 32))
+		return 0;
+	thread = thread_get(bpf_get_current_task_btf());
+	if (thread && !thread->begin)
+		thread->begin = bpf_ktime_get_ns();
+	return 0;
+}
 
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
@@ -89,8 +123,6 @@ int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
 	struct conn *c;
 	s32 nr;
 
-	if (ret <= 0)
-		return 0;
 	target = target_of(id >> 32);
 	if (!target || !is_stream(sk->__sk_common.skc_family, sk->sk_type, sk->sk_protocol))
 		return 0;
@@ -99,24 +131,31 @@ int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
 	thread = thread_get(task);
 	if (!thread)
 		return 0;
+	io->begin = thread->begin;
+	thread->begin = 0;
+	if (ret <= 0)
+		return 0;
 	nr = CALL_NR(regs);
 	io->key = (u64)sk;
 	io->inode = sk->sk_socket->file->f_inode->i_ino;
-	io->end = bpf_ktime_get_ns();
-	io->begin = thread->begin ?: io->end;
+	/* What is not long leaves at once: the clock is not read twice. */
+	io->end = io->begin && ret <= QUIET_FROM ? io->begin : bpf_ktime_get_ns();
+	if (!io->begin)
+		io->begin = io->end;
 	io->tgid = id >> 32;
 	io->tid = id;
 	io->total = ret;
-	io->uring = nr == NR_IO_URING_ENTER;
+	io->uring = by_uring(task, nr);
 	if (io->uring)
 		target->flags |= TARGET_URING;
-	io->buf = call_buffer(regs, thread->message);
-	if (nr == NR_SENDMMSG)
-		thread->message++;
+	else
+		io->buf = socket_buffer(regs, nr, thread);
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp) {
 		io->tcp = 1;
 		io->seq = tp->write_seq - ret;
+	} else {
+		need_syscalls();
 	}
 	c = conn_of(io, target, tp && sk->__sk_common.skc_state == TCP_CLOSE, DIR_EGRESS);
 	if (c)
@@ -165,17 +204,17 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 	io->tgid = id >> 32;
 	io->tid = id;
 	io->total = ret;
-	io->uring = nr == NR_IO_URING_ENTER;
+	io->uring = by_uring(task, nr);
 	if (io->uring)
 		target->flags |= TARGET_URING;
-	if (!(flags & MSG_TRUNC)) /* it threw the bytes away */
-		io->buf = call_buffer(regs, thread->message);
-	if (nr == NR_RECVMMSG)
-		thread->message++;
+	else if (!(flags & MSG_TRUNC)) /* it threw the bytes away */
+		io->buf = socket_buffer(regs, nr, thread);
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp) {
 		io->tcp = 1;
 		io->seq = tp->copied_seq - ret;
+	} else {
+		need_syscalls();
 	}
 	c = conn_of(io, target, tp && sk->__sk_common.skc_state == TCP_CLOSE, DIR_INGRESS);
 	if (c)
@@ -200,13 +239,15 @@ static __always_inline void unix_end(struct task_struct *task, u32 fd, bool clos
 		on_end(c, END_LOCAL, now);
 	} else if (only_descriptor(s.file)) {
 		on_end(c, END_CLOSED, now);
+		goroutine_keeps(c);
 		bpf_map_delete_elem(&conns, &key);
 	}
 }
 
 /*
- * The time at which a sending call was entered, and what no socket tracepoint tells. It costs every system
- * call of the machine a comparison, and the sending ones of watched processes two look-ups.
+ * What the socket tracepoints do not tell: the beginning and the end of what goes over Unix sockets, which
+ * message of a sendmmsg or recvmmsg it is, and before 6.16 the beginning of every send. It costs every system
+ * call of the machine some 50 ns, so it is attached where one of these is needed.
  */
 SEC("tp_btf/sys_enter")
 int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
@@ -241,15 +282,18 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
 			unix_end(task, CALL_ARG1(regs), nr == NR_CLOSE, bpf_ktime_get_ns());
 		return 0;
 	}
+	thread = thread_get(task);
+	if (!thread)
+		return 0;
 	if (nr == NR_IO_URING_ENTER) {
-		target->flags |= TARGET_URING;
+		thread->begin = 0; /* each of its sends has a beginning of its own */
+		if (syscalls_only)
+			target->flags |= TARGET_URING;
 		return 0;
 	}
-	thread = thread_get(task);
-	if (thread) {
-		thread->begin = bpf_ktime_get_ns();
-		thread->message = 0;
-	}
+	thread->begin = bpf_ktime_get_ns();
+	thread->message = 0;
+	thread->watched = 1;
 	return 0;
 }
 
@@ -451,7 +495,7 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newst
 			return 0;
 		if (target->flags & TARGET_GO) {
 			struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
-			struct goids ids = read_goids(target, USER_G(regs), USER_SP(regs));
+			struct goids ids = read_goids(target, USER_G(regs), USER_SP(regs), 0);
 
 			if (ids.id)
 				goroutine_dials(id >> 32, ids.id);
@@ -490,6 +534,7 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newst
 		return 0;
 	}
 	on_end(c, sk->sk_err ? END_RESET : END_CLOSED, now);
+	goroutine_keeps(c);
 	bpf_map_delete_elem(&conns, &key);
 	return 0;
 }

@@ -10,12 +10,12 @@ struct {
 	__type(value, u64);
 } stats SEC(".maps");
 
-static __always_inline void count(u32 stat)
+/* count adds one, and returns what this processor has counted. */
+static __always_inline u64 count(u32 stat)
 {
 	u64 *n = bpf_map_lookup_elem(&stats, &stat);
 
-	if (n)
-		(*n)++;
+	return n ? ++*n : 0;
 }
 
 #endif

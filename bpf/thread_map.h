@@ -6,10 +6,10 @@
 
 /* What is known of a thread of a watched process. */
 struct thread {
-	u64 begin;   /* when its latest sending call was entered */
+	u64 begin;   /* when the sending call that is under way was entered; 0: not seen */
 	u64 request; /* the current request of the thread; 0: none */
 	u32 message; /* index of the next message within a sendmmsg or recvmmsg */
-	u32 pad;
+	u32 watched; /* sys_enter is attached: message is right */
 };
 
 /* Added when a watched thread does I/O, removed by the kernel with the thread. */

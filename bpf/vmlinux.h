@@ -55,6 +55,10 @@ enum {
 };
 
 enum {
+	PF_IO_WORKER = 0x10, /* include/linux/sched.h */
+};
+
+enum {
 	AF_UNIX = 1,
 	AF_INET = 2,
 	AF_INET6 = 10,
@@ -234,6 +238,7 @@ struct signal_struct {
 struct task_struct {
 	pid_t pid;
 	pid_t tgid;
+	unsigned int flags;
 	struct files_struct *files;
 	struct signal_struct *signal;
 };

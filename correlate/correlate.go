@@ -22,12 +22,18 @@ type Config struct {
 	// JoinWait is how long, in ns of event time, a finished server span waits for the event of the call that
 	// caused it, where the caller may be a process on this node whose event comes later.
 	JoinWait int64
+	// UnreadWait is how long, in ns of event time, a call is remembered that ended before any answer came: a
+	// server on this node may be too busy to read it sooner.
+	UnreadWait int64
 	// Seed makes the trace ids of this run differ from those of others.
 	Seed uint64
 }
 
 // Default bounds the held spans to some 100 MB.
-func Default() Config { return Config{MaxHeld: 100_000, JoinWait: 200e6} }
+func Default() Config { return Config{MaxHeld: 100_000, JoinWait: 200e6, UnreadWait: 60e9} }
+
+// maxUnread bounds the calls that are remembered without being held: those to a server that hangs.
+const maxUnread = 4096
 
 // Stats counts what the rules could not decide.
 type Stats struct {
@@ -54,7 +60,7 @@ type node struct {
 	wire       trace.SpanID // the span that its own headers named
 
 	held    siblings // finished, waiting for this one
-	line    links    // its place in the list of all that wait, or hold, as it does
+	line    links    // its place in the list of all that wait, hold or are unread, as it is
 	family  links    // its place among those that its parent holds
 	aliases []trace.SpanID
 	pair    *pair
@@ -62,7 +68,7 @@ type node struct {
 	end     int64  // 0: under way
 	goids   uint64 // highest goroutine id that was seen in the process before this request
 	joins   uint32 // TCP sequence number of the first byte
-	refs    int32  // one while it is under way, waiting or holding, and one for each child
+	refs    int32  // one while it is under way, waiting, holding or unread, and one for each child
 	hasSeq  bool
 	pending bool // it is in pair.pending
 	kind    trace.SpanKind
@@ -76,6 +82,7 @@ const (
 	waiting        // finished; the call that caused it may still be told
 	holding        // finished; waits for its parent
 	released
+	unread // released; the server may still read it
 	lost
 )
 
@@ -91,6 +98,7 @@ type Correlator struct {
 	gone  []*conn                 // closed, but in ends for the sake of a caller that is not told yet
 	wait  list                    // of nodes in state waiting, oldest first
 	holds list                    // of nodes in state holding, oldest first
+	calls list                    // of nodes in state unread, oldest first
 	out   []*span.Span
 	free  []*node
 }
@@ -198,8 +206,10 @@ func (c *Correlator) stopWaiting(n *node) {
 
 // settle lets a finished span go, or has it wait for its parent.
 func (c *Correlator) settle(n *node) {
-	n.forget()
-	if p := n.parent; p != nil && p.state != released && p.state != lost {
+	if !n.mayBeRead() {
+		c.forget(n)
+	}
+	if p := n.parent; p != nil && !p.gone() {
 		n.state = holding
 		p.held.push(n)
 		c.holds.push(n)
@@ -210,6 +220,9 @@ func (c *Correlator) settle(n *node) {
 	}
 	c.release(n)
 }
+
+// gone says that a parent is not waited for.
+func (n *node) gone() bool { return n.state == released || n.state == unread || n.state == lost }
 
 // release hands the span over, then what waited for it.
 func (c *Correlator) release(n *node) {
@@ -223,13 +236,13 @@ func (c *Correlator) lose(s *span.Span) {
 	if n == nil || n.span != s || n.state != underWay {
 		return
 	}
-	n.forget()
+	c.forget(n)
 	c.leave(n, lost)
 }
 
 // leave ends the correlator's hold of the span; what waited for it is settled.
 func (c *Correlator) leave(n *node, st state) {
-	n.span, n.state, n.pair = nil, st, nil
+	n.span, n.state = nil, st
 	delete(c.nodes, n.id)
 	for _, id := range n.aliases {
 		delete(c.nodes, id)
@@ -239,6 +252,15 @@ func (c *Correlator) leave(n *node, st state) {
 	}
 	c.drop(n.parent)
 	n.parent = nil
+	if n.pending {
+		n.state = unread
+		c.calls.push(n)
+		if c.calls.n > maxUnread {
+			c.forget(c.calls.first)
+		}
+		return
+	}
+	n.pair = nil
 	c.drop(n)
 }
 
@@ -266,6 +288,9 @@ func (c *Correlator) Expire(now int64) {
 	for n := c.wait.first; n != nil && (now-n.end > c.cfg.JoinWait || n.end-now > c.cfg.JoinWait); n = c.wait.first {
 		c.stopWaiting(n)
 	}
+	for n := c.calls.first; n != nil && (now-n.end > c.cfg.UnreadWait || n.end-now > c.cfg.UnreadWait); n = c.calls.first {
+		c.forget(n)
+	}
 	c.forgetGone()
 }
 
@@ -276,6 +301,9 @@ func (c *Correlator) Flush() {
 	}
 	for c.holds.first != nil {
 		c.orphanOldest()
+	}
+	for c.calls.first != nil {
+		c.forget(c.calls.first)
 	}
 	c.forgetGone()
 }

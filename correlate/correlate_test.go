@@ -110,7 +110,7 @@ func (g *stage) finish() {
 	if len(g.nodes) != 0 {
 		g.t.Errorf("%d nodes are left", len(g.nodes))
 	}
-	if g.Held() != 0 || g.Waiting() != 0 || len(g.gone) != 0 {
+	if g.Held() != 0 || g.Waiting() != 0 || len(g.gone) != 0 || g.calls.n != 0 {
 		g.t.Errorf("%d spans are held, %d wait, %d connections linger", g.Held(), g.Waiting(), len(g.gone))
 	}
 }
@@ -446,7 +446,9 @@ func TestBothEndsOfAConnectionAreJoined(t *testing.T) {
 		{"between namespaces", tcp(1, "10.0.0.2:4000", "10.0.0.3:80", 1), tcp(2, "10.0.0.3:80", "10.0.0.2:4000", 2), []on{seq(7), seq(7)}, true, false},
 		{"v4-mapped", tcp(1, "[::ffff:127.0.0.1]:4000", "[::ffff:127.0.0.1]:80", 1), tcp(2, "127.0.0.1:80", "127.0.0.1:4000", 1), []on{seq(7), seq(7)}, true, true},
 		{"sequence wraps", tcp(1, "127.0.0.1:4000", "127.0.0.1:80", 1), tcp(2, "127.0.0.1:80", "127.0.0.1:4000", 1), []on{seq(0), seq(0)}, true, true},
-		{"other bytes", tcp(1, "127.0.0.1:4000", "127.0.0.1:80", 1), tcp(2, "127.0.0.1:80", "127.0.0.1:4000", 1), []on{seq(7), seq(8)}, false, true},
+		{"the client's FIN in the same read", tcp(1, "127.0.0.1:4000", "127.0.0.1:80", 1), tcp(2, "127.0.0.1:80", "127.0.0.1:4000", 1), []on{seq(1<<32 - 1), seq(0)}, true, true},
+		{"other bytes before", tcp(1, "127.0.0.1:4000", "127.0.0.1:80", 1), tcp(2, "127.0.0.1:80", "127.0.0.1:4000", 1), []on{seq(8), seq(7)}, false, true},
+		{"other bytes", tcp(1, "127.0.0.1:4000", "127.0.0.1:80", 1), tcp(2, "127.0.0.1:80", "127.0.0.1:4000", 1), []on{seq(7), seq(9)}, false, true},
 		{"other port", tcp(1, "127.0.0.1:4001", "127.0.0.1:80", 1), tcp(2, "127.0.0.1:80", "127.0.0.1:4000", 1), []on{seq(7), seq(7)}, false, true},
 		{"Unix", unixConn(1, 0xa, 0xb), unixConn(2, 0xb, 0xa), []on{over(clientConn), over(serverConn)}, true, true},
 		{"Unix, others", unixConn(1, 0xa, 0xc), unixConn(2, 0xb, 0xd), []on{over(clientConn), over(serverConn)}, false, true},
@@ -480,13 +482,13 @@ func TestBothEndsOfAConnectionAreJoined(t *testing.T) {
 					func() { g.ConnGone(serverConn) },
 				},
 			}
-			// A call is answered after it was read, by a server that has not yet closed.
-			answered, possible := false, true
+			// A call is answered after it was read, by a server that has not yet closed; else it was given up.
+			answered := false
 			var trail string
 			for i := range 8 {
 				side := order >> i & 1
-				if side == 0 && len(steps[0]) == 2 && !answered {
-					possible = false
+				if side == 0 && len(steps[0]) == 2 {
+					c.Unanswered = !answered
 				}
 				steps[side][0]()
 				steps[side] = steps[side][1:]
@@ -495,11 +497,9 @@ func TestBothEndsOfAConnectionAreJoined(t *testing.T) {
 				}
 				trail += string("cs"[side])
 			}
-			if !possible {
-				continue
-			}
 			// Who is not of this node as far as is known must be told of before the request has ended.
-			known := test.waits || strings.Count(trail[:strings.Index(trail, "c")], "s") < 3
+			known := test.waits || strings.Count(trail[:strings.Index(trail, "c")], "s") < 3 &&
+				strings.Count(trail[:strings.Index(trail, "s")], "c") < 3
 			if test.join && known {
 				// What is let go has both spans by now, without an Expire.
 				g.released(g.out, c, s)
@@ -682,6 +682,116 @@ func TestServerSpanWaitsForItsCallerAndNoLonger(t *testing.T) {
 		}
 		if g.Waiting() != 10 || len(g.out) != 2 || g.Stats().Orphaned != 0 {
 			t.Errorf("%d wait, %d are let go, %+v", g.Waiting(), len(g.out), g.Stats())
+		}
+		g.finish()
+	})
+}
+
+// TestCallThatWasGivenUpIsStillRead ends calls before the server has read them.
+func TestCallThatWasGivenUpIsStillRead(t *testing.T) {
+	cfg := Config{MaxHeld: 10, JoinWait: 1000, UnreadWait: 5000}
+	// call is one that ends at 200, and its connection with it.
+	call := func(g *stage, id uint64, port uint16, unanswered bool, about ...on) *span.Span {
+		g.Conn(Conn{ID: id, NetNS: 1, Local: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), Remote: netip.MustParseAddrPort("127.0.0.1:80")})
+		c := g.client(100, append(about, over(id), seq(7))...)
+		c.Unanswered = unanswered
+		g.end(c, 200)
+		g.ConnGone(id)
+		return c
+	}
+	serve := func(g *stage, id uint64, at int64) *span.Span {
+		g.Conn(tcp(id, "127.0.0.1:80", "127.0.0.1:4000", 1))
+		s := g.server(at, over(id), seq(7))
+		g.end(s, at+100)
+		g.ConnGone(id)
+		return s
+	}
+	t.Run("is read late", func(t *testing.T) {
+		g := newStageOf(t, cfg)
+		c := call(g, 1, 4000, true)
+		g.released(g.out, c)
+		g.Expire(5200)
+		s := serve(g, 2, 5200)
+		g.released(g.out, c, s)
+		g.child(s, c, span.SourceLocalConnection)
+		g.finish()
+	})
+	t.Run("is read too late", func(t *testing.T) {
+		g := newStageOf(t, cfg)
+		call(g, 1, 4000, true)
+		g.Expire(5201)
+		if len(g.ends) != 0 || len(g.gone) != 0 || g.calls.n != 0 {
+			t.Errorf("%d ends, %d connections and %d calls are left", len(g.ends), len(g.gone), g.calls.n)
+		}
+		s := serve(g, 2, 5300)
+		g.finish()
+		g.root(s)
+	})
+	t.Run("its own parent is under way", func(t *testing.T) {
+		g := newStageOf(t, cfg)
+		first := g.server(50)
+		c := call(g, 1, 4000, true, cause(first))
+		g.Expire(6000) // what is held is not forgotten
+		s := serve(g, 2, 6100)
+		g.released(g.out)
+		g.released(g.end(first, 6300), first, c, s)
+		g.child(s, c, span.SourceLocalConnection)
+		g.child(c, first, span.SourceThread)
+		g.finish()
+	})
+	t.Run("its parent was let go before it is read", func(t *testing.T) {
+		g := newStageOf(t, cfg)
+		first := g.server(50)
+		c := call(g, 1, 4000, true, cause(first))
+		g.released(g.end(first, 300), first, c)
+		s := serve(g, 2, 400)
+		g.child(s, c, span.SourceLocalConnection)
+		g.finish()
+	})
+	t.Run("was answered", func(t *testing.T) {
+		g := newStageOf(t, cfg)
+		call(g, 1, 4000, false)
+		if g.calls.n != 0 {
+			t.Errorf("%d calls are remembered", g.calls.n)
+		}
+		g.finish()
+	})
+	t.Run("of another node", func(t *testing.T) {
+		g := newStageOf(t, cfg)
+		g.Conn(tcp(1, "10.0.0.1:4000", "10.0.0.9:80", 1))
+		c := g.client(100, over(1), seq(7))
+		c.Unanswered = true
+		g.released(g.end(c, 200), c)
+		g.ConnGone(1)
+		if g.calls.n != 0 {
+			t.Errorf("%d calls are remembered", g.calls.n)
+		}
+		g.finish()
+	})
+	t.Run("on a connection that the server closes unread", func(t *testing.T) {
+		g := newStageOf(t, cfg)
+		g.Conn(tcp(2, "127.0.0.1:80", "127.0.0.1:4000", 1))
+		call(g, 1, 4000, true)
+		if g.calls.n != 1 {
+			t.Errorf("%d calls are remembered", g.calls.n)
+		}
+		g.ConnGone(2)
+		if g.calls.n != 0 {
+			t.Errorf("%d calls are remembered", g.calls.n)
+		}
+		g.finish()
+	})
+	t.Run("many", func(t *testing.T) {
+		g := newStageOf(t, cfg)
+		for i := range uint64(maxUnread + 10) {
+			call(g, 10+i, uint16(10_000+i), true)
+		}
+		if g.calls.n != maxUnread || len(g.out) != maxUnread+10 {
+			t.Errorf("%d calls are remembered, %d were let go", g.calls.n, len(g.out))
+		}
+		g.Expire(5201)
+		if g.calls.n != 0 || len(g.ends) != 0 {
+			t.Errorf("%d calls and %d ends are left", g.calls.n, len(g.ends))
 		}
 		g.finish()
 	})

@@ -50,7 +50,7 @@ func stale(ev *span.Evidence, p *node) bool { return ev.Task+goidSlack < p.goids
 func (c *Correlator) settleTrace(n *node) {
 	s := n.span
 	p := n.parent
-	if p != nil && p.state != released {
+	if p != nil && p.state != released && p.state != unread {
 		p = nil // it was lost
 	}
 	wire := s.Wire

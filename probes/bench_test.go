@@ -32,7 +32,7 @@ func BenchmarkHandle(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			corr := correlate.New(correlate.Default())
 			target := &span.Target{PID: 1, Account: new(ledger.Account)}
-			conns := probes.NewConns([]probes.Protocol{http1.Protocol}, noKernel{}, sink{corr}, func(uint32) *span.Target { return target })
+			conns := probes.NewConns([]probes.Protocol{http1.New(http1.Default())}, noKernel{}, sink{corr}, func(uint32) *span.Target { return target })
 			var k eventtest.Kernel
 			var requests, responses [connections][]byte
 			for i := range connections {

@@ -50,7 +50,7 @@ func newBench(t testing.TB, protocols ...probes.Protocol) *bench {
 		b.targets[pid+1] = &span.Target{PID: pid + 1, Account: new(ledger.Account)}
 	}
 	if protocols == nil {
-		protocols = []probes.Protocol{http1.Protocol}
+		protocols = []probes.Protocol{http1.New(http1.Default())}
 	}
 	b.Conns = probes.NewConns(protocols, b, b, func(pid uint32) *span.Target {
 		b.asked = append(b.asked, pid)
@@ -956,7 +956,7 @@ func FuzzHandle(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b := newBench(t)
 		corr := correlate.New(correlate.Default())
-		conns := probes.NewConns([]probes.Protocol{http1.Protocol}, b, sink{corr}, func(pid uint32) *span.Target { return b.targets[pid] })
+		conns := probes.NewConns([]probes.Protocol{http1.New(http1.Default())}, b, sink{corr}, func(pid uint32) *span.Target { return b.targets[pid] })
 		for n := 0; len(data) >= 2; n++ {
 			length := min(int(binary.LittleEndian.Uint16(data)), len(data)-2)
 			conns.Handle(bytes.Clone(data[2 : 2+length]))

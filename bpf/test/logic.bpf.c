@@ -103,22 +103,41 @@ struct lineage {
 	u64 goid;
 	u64 parent;
 	u64 request; /* serves: in; else out */
+	u64 conn;    /* key of the connection that is served, or ends */
 	u32 tgid;
-	u32 op; /* 0: ask, 1: serves, 2: dials */
+	u32 op; /* 0: ask, 1: serves, 2: dials, 3: ends */
 	u32 flags;
 	u32 pad;
 };
+
+static __always_inline void serve(const struct lineage *l)
+{
+	struct conn *c = conn_find(l->conn, 0);
+
+	if (!c)
+		c = conn_add(l->conn, 0, l->tgid, 0);
+	if (!c)
+		return;
+	c->request = l->request;
+	if (c->task != l->goid) /* as on_bytes does */
+		goroutine_serves(l->goid, l->conn, c);
+}
 
 SEC("syscall")
 int lineage(struct lineage *l)
 {
 	struct goids ids = {.id = l->goid, .parent = l->parent};
+	struct conn *c;
+	u64 key = l->conn;
 
 	if (l->op == 1)
-		goroutine_serves(l->tgid, l->goid, l->request);
+		serve(l);
 	else if (l->op == 2)
 		goroutine_dials(l->tgid, l->goid);
-	else
+	else if (l->op == 3 && (c = conn_find(key, 0))) {
+		goroutine_keeps(c);
+		bpf_map_delete_elem(&conns, &key);
+	} else
 		l->request = goroutine_request(l->tgid, ids, &l->flags);
 	return 0;
 }

@@ -34,6 +34,7 @@ const (
 	logicProgMessageStart = "message_start"
 	logicProgVerdict      = "verdict"
 	logicVarHeadLimit     = "head_limit"
+	logicVarIdSeed        = "id_seed"
 )
 
 // loadLogic returns the embedded CollectionSpec for logic.
@@ -108,6 +109,7 @@ type logicMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type logicVariableSpecs struct {
 	HeadLimit *ebpf.VariableSpec `ebpf:"head_limit"`
+	IdSeed    *ebpf.VariableSpec `ebpf:"id_seed"`
 }
 
 // logicObjects contains all objects after they have been loaded into the kernel.
@@ -166,6 +168,7 @@ func (m *logicMaps) Close() error {
 // It can be passed to loadLogicObjects or ebpf.CollectionSpec.LoadAndAssign.
 type logicVariables struct {
 	HeadLimit *ebpf.Variable `ebpf:"head_limit"`
+	IdSeed    *ebpf.Variable `ebpf:"id_seed"`
 }
 
 // logicPrograms contains all programs after they have been loaded into the kernel.

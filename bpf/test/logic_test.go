@@ -178,12 +178,14 @@ func TestVerdictBelongsToOneConnectionOnly(t *testing.T) {
 func TestGoroutineInheritsOnceAndOnlyFromWhoServes(t *testing.T) {
 	objs := load(t)
 	type lineage struct {
-		goid, parent, request uint64
-		tgid, op, flags, _    uint32
+		goid, parent, request, conn uint64
+		tgid, op, flags, _          uint32
 	}
-	serves := func(goid, request uint64) {
-		run(t, objs.Lineage, &lineage{tgid: 7, op: 1, goid: goid, request: request})
+	servesOn := func(goid, request, conn uint64) {
+		run(t, objs.Lineage, &lineage{tgid: 7, op: 1, goid: goid, request: request, conn: conn})
 	}
+	serves := func(goid, request uint64) { servesOn(goid, request, goid) }
+	ends := func(conn uint64) { run(t, objs.Lineage, &lineage{op: 3, conn: conn}) }
 	dials := func(goid uint64) { run(t, objs.Lineage, &lineage{tgid: 7, op: 2, goid: goid}) }
 	expect := func(goid, parent, request uint64, inherited bool) {
 		t.Helper()
@@ -207,4 +209,16 @@ func TestGoroutineInheritsOnceAndOnlyFromWhoServes(t *testing.T) {
 	expect(15, 14, 0, true) // who dials for a pool passes nothing on
 	dials(10)               // a handler that dials for itself still serves
 	expect(16, 10, 101, true)
+	ends(10) // the client went away, the handler goes on
+	expect(10, 1, 101, false)
+	ends(11)
+	servesOn(20, 300, 20) // one goroutine takes turns at two connections
+	servesOn(20, 301, 21)
+	expect(20, 1, 301, false)
+	servesOn(20, 302, 20)
+	expect(20, 1, 302, false)
+	ends(21) // not the one that it serves now
+	expect(20, 1, 302, false)
+	servesOn(22, 303, 20) // and a connection is handed on
+	expect(22, 1, 303, false)
 }

@@ -12,6 +12,7 @@ import (
 	"breadcrumb/discovery"
 	"breadcrumb/export"
 	"breadcrumb/export/otlp"
+	"breadcrumb/probes/protocol/http1"
 
 	"go.uber.org/zap/zapcore"
 	"go.yaml.in/yaml/v4"
@@ -29,13 +30,14 @@ type Config struct {
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `yaml:"log_level"`
 
+	HTTP   http1.Config  `yaml:"http"`
 	OTLP   otlp.Config   `yaml:"otlp"`
 	Queue  export.Config `yaml:"queue"`
 	Kernel bpf.Config    `yaml:"kernel"`
 }
 
 func defaultConfig() Config {
-	return Config{LogLevel: "info", OTLP: otlp.Default(), Queue: export.Default(), Kernel: bpf.Default()}
+	return Config{LogLevel: "info", HTTP: http1.Default(), OTLP: otlp.Default(), Queue: export.Default(), Kernel: bpf.Default()}
 }
 
 // readConfig reads the file over what c holds.
@@ -64,7 +66,7 @@ func (c *Config) validate() error {
 	if _, err := zapcore.ParseLevel(c.LogLevel); err != nil {
 		errs = append(errs, fmt.Errorf("log_level is %q: must be debug, info, warn or error", c.LogLevel))
 	}
-	errs = append(errs, prefixed("otlp", c.OTLP.Validate()), prefixed("queue", c.Queue.Validate()),
+	errs = append(errs, prefixed("http", c.HTTP.Validate()), prefixed("otlp", c.OTLP.Validate()), prefixed("queue", c.Queue.Validate()),
 		prefixed("kernel", c.Kernel.Validate()))
 	return errors.Join(errs...)
 }

@@ -58,7 +58,7 @@ func (c *common) config() (Config, error) {
 		}
 	}
 	cfg.OTLP.FromEnv(os.Getenv)
-	envErr := cfg.Queue.FromEnv(os.Getenv)
+	envErr := errors.Join(cfg.Queue.FromEnv(os.Getenv), cfg.HTTP.FromEnv(os.Getenv))
 	if c.OTLPEndpoint != "" {
 		cfg.OTLP.Endpoint = c.OTLPEndpoint
 	}

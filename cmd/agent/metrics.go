@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"syscall"
 	"time"
 
 	"breadcrumb/internal/ledger"
@@ -22,21 +23,43 @@ import (
 )
 
 // metricsServer serves the agent's own metrics.
-type metricsServer struct{ server *http.Server }
-
-func (m *metricsServer) Close() {
-	if m.server != nil {
-		_ = m.server.Close()
-	}
+type metricsServer struct {
+	listener net.Listener // nil: nowhere
+	server   *http.Server
 }
 
-func serveMetrics(addr string, a *agent) (*metricsServer, error) {
+// listenMetrics takes the address, before anything is loaded that would have to be undone.
+func listenMetrics(addr string) (*metricsServer, error) {
 	if addr == "" {
 		return &metricsServer{}, nil
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("serve metrics: %w", err)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("%w: another program listens there, end it or give another address", err)
+		}
+		return nil, fmt.Errorf("serve metrics (--metrics-addr, metrics_addr): %w", err)
+	}
+	return &metricsServer{listener: l}, nil
+}
+
+// Close waits for those that read the metrics: what they read is closed next.
+func (m *metricsServer) Close() {
+	if m.server != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if m.server.Shutdown(ctx) != nil { // a profile takes longer, and reads nothing of that
+			_ = m.server.Close()
+		}
+	} else if m.listener != nil {
+		_ = m.listener.Close()
+	}
+}
+
+// serve is called when everything that the metrics tell of is there.
+func (m *metricsServer) serve(a *agent) {
+	if m.listener == nil {
+		return
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(newCollector(a), collectors.NewGoCollector(),
@@ -47,15 +70,14 @@ func serveMetrics(addr string, a *agent) (*metricsServer, error) {
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	m := &metricsServer{server: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second,
-		BaseContext: func(net.Listener) context.Context { return context.Background() }}}
+	m.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return context.Background() }}
 	go func() {
-		if err := m.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := m.server.Serve(m.listener); !errors.Is(err, http.ErrServerClosed) {
 			a.log.Error("the metrics are no longer served", zap.Error(err))
 		}
 	}()
-	a.log.Info("metrics", zap.String("url", fmt.Sprintf("http://%s/metrics", l.Addr())))
-	return m, nil
+	a.log.Info("metrics", zap.String("url", fmt.Sprintf("http://%s/metrics", m.listener.Addr())))
 }
 
 // collector reads everything when it is asked: nothing is counted twice for the sake of metrics.

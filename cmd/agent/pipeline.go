@@ -47,7 +47,7 @@ const handOver = 512
 
 // newPipeline makes a pipeline. target finds the process of an event; emit takes the finished spans, and must
 // not keep the slice.
-func newPipeline(kernel probes.Kernel, target func(pid uint32) *span.Target, emit func([]*span.Span), seed uint64) *pipeline {
+func newPipeline(protocols []probes.Protocol, kernel probes.Kernel, target func(pid uint32) *span.Target, emit func([]*span.Span), seed uint64) *pipeline {
 	cfg := correlate.Default()
 	cfg.Seed = seed
 	p := &pipeline{corr: correlate.New(cfg), emit: emit, told: map[uint32]*span.Target{}}

@@ -58,13 +58,19 @@ func (l *lines) emit(spans []*span.Span) {
 	probes.Recycle(spans)
 }
 
+// builtIn are the protocols as they are without any configuration.
+func builtIn() []probes.Protocol {
+	cfg := defaultConfig()
+	return protocols(&cfg)
+}
+
 func newNode(t testing.TB, seed uint64, services ...string) *node {
 	t.Helper()
 	n := &node{t: t, targets: map[uint32]*span.Target{}, spans: &lines{t: t}}
 	for i, name := range services {
 		n.targets[uint32(i+1)] = service(uint32(i+1), name)
 	}
-	n.pipeline = newPipeline(noKernel{}, func(pid uint32) *span.Target { return n.targets[pid] }, n.spans.emit, seed)
+	n.pipeline = newPipeline(builtIn(), noKernel{}, func(pid uint32) *span.Target { return n.targets[pid] }, n.spans.emit, seed)
 	var err error
 	if n.rec, err = startRecording(&n.file, seed); err != nil {
 		t.Fatal(err)
@@ -116,7 +122,7 @@ func replayed(t testing.TB, file []byte) (string, error) {
 	}
 	defer r.Close()
 	out := &lines{t: t}
-	err = replay(context.Background(), r, out.emit)
+	err = replay(context.Background(), r, builtIn(), out.emit)
 	return out.buf.String(), err
 }
 

@@ -8,6 +8,8 @@ import (
 )
 
 // protocols are what breadcrumb understands, the likeliest first.
-var protocols = []probes.Protocol{
-	http1.Protocol,
+func protocols(cfg *Config) []probes.Protocol {
+	return []probes.Protocol{
+		http1.New(cfg.HTTP),
+	}
 }

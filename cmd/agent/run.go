@@ -118,6 +118,12 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 		return errors.New(processes.Suggest())
 	}
 
+	metrics, err := listenMetrics(cfg.MetricsAddr)
+	if err != nil {
+		return err
+	}
+	defer metrics.Close()
+
 	// The stages, last to first.
 	queue, closeOutput, err := newQueue(ctx, cfg, log)
 	if err != nil {
@@ -130,7 +136,7 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 	defer func() { err = errors.Join(err, core.Close()) }()
 	a := &agent{log: log, core: core, rules: selector, queue: queue, probes: map[uint32]io.Closer{}, counted: map[uint32]bpf.Target{}}
 	seed := rand.Uint64()
-	a.pipeline = newPipeline(core, a.target, queue.Add, seed)
+	a.pipeline = newPipeline(protocols(&cfg), core, a.target, queue.Add, seed)
 	if record != "" {
 		// It holds what was in the headers of requests: cookies, tokens.
 		f, openErr := os.OpenFile(record, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -172,12 +178,8 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 	stopRead := make(chan struct{})
 	readErr := make(chan error, 1)
 	go func() { readErr <- a.read(stopRead) }()
-	metrics, err := serveMetrics(cfg.MetricsAddr, a)
-	if err != nil {
-		close(stopRead)
-		return errors.Join(err, a.shutDown(&readers, readErr, closeOutput))
-	}
-	defer metrics.Close()
+	metrics.serve(a)
+	defer metrics.Close() // before the kernel side, which it reads
 
 	log.Info("tracing", zap.String("attachment", core.Attachment), zap.Int("processes", len(a.table.Targets())),
 		zap.String("version", version.Version))
@@ -302,6 +304,7 @@ func (a *agent) read(stop <-chan struct{}) error {
 				}
 			}
 			a.runTasks()
+			a.attachOnDemand()
 			for _, q := range a.pipeline.conns.Asking(now.UnixNano()) {
 				if s, ok := a.core.ConnState(q.Key, q.ID); ok {
 					a.pipeline.progress(q.ID, q.Dir, s.Pos[q.Dir], int64(s.Last[q.Dir]))
@@ -470,6 +473,16 @@ func (a *agent) replaced(old, new *discovery.Target) {
 		a.removed(old)
 	}
 	a.added(new)
+}
+
+func (a *agent) attachOnDemand() {
+	switch attached, err := a.core.AttachOnDemand(); {
+	case err != nil:
+		a.log.Warn("times on Unix sockets are those of the end of a call, and what sendmmsg and recvmmsg move is not seen",
+			zap.Error(err))
+	case attached:
+		a.log.Info("a traced process uses Unix sockets, sendmmsg or recvmmsg: sys_enter is attached for it, which costs each system call of the machine some 50 ns")
+	}
 }
 
 func (a *agent) runTasks() {

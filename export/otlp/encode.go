@@ -156,13 +156,19 @@ func appendSpan(b []byte, s *span.Span) []byte {
 	return b
 }
 
-// flags are the trace flags of W3C and whether the parent came from another process over the wire.
+// flags are the trace flags of W3C and whether the parent's context came from another process. Of the span that
+// a call's own headers name it is not known: the process may have made it, or pass on what it got.
 func flags(s *span.Span) uint32 {
-	f := uint32(s.Flags) | uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK)
-	if s.Source == span.SourceHeader {
-		f |= uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
+	const known = uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK)
+	const remote = known | uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
+	f := uint32(s.Flags)
+	switch {
+	case s.Source == span.SourceLocalConnection, s.Source == span.SourceHeader && s.Kind == trace.SpanKindServer:
+		return f | remote
+	case s.Source == span.SourceHeader:
+		return f
 	}
-	return f
+	return f | known
 }
 
 func kind(k trace.SpanKind) byte {

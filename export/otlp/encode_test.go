@@ -53,7 +53,7 @@ func plainSpan(s *span.Span) *tracepb.Span {
 	p := &tracepb.Span{
 		TraceId: s.TraceID[:], SpanId: s.ID[:], TraceState: plainString(s.TraceState), Name: plainString(s.Name),
 		Kind: tracepb.Span_SpanKind(s.Kind), StartTimeUnixNano: uint64(s.Start), EndTimeUnixNano: uint64(s.End),
-		Attributes: plainAttributes(s.Attrs), Flags: uint32(s.Flags) | 0x100,
+		Attributes: plainAttributes(s.Attrs), Flags: uint32(s.Flags) | plainRemote(s),
 	}
 	if s.Parent.IsValid() {
 		p.ParentSpanId = s.Parent[:]
@@ -62,14 +62,21 @@ func plainSpan(s *span.Span) *tracepb.Span {
 		p.Attributes = append(p.Attributes, plainAttributes([]attribute.KeyValue{
 			attribute.String("breadcrumb.parent.source", s.Source.String())})...)
 	}
-	if s.Source == span.SourceHeader {
-		p.Flags |= 0x200
-	}
 	if s.Status != codes.Unset || s.Message != "" {
 		p.Status = &tracepb.Status{Message: plainString(s.Message), Code: map[codes.Code]tracepb.Status_StatusCode{
 			codes.Ok: tracepb.Status_STATUS_CODE_OK, codes.Error: tracepb.Status_STATUS_CODE_ERROR}[s.Status]}
 	}
 	return p
+}
+
+// plainRemote is bits 8 and 9: has_is_remote and is_remote, as trace.proto has them.
+func plainRemote(s *span.Span) uint32 {
+	bits := map[span.Source]uint32{span.SourceNone: 0x100, span.SourceGoroutine: 0x100, span.SourceThread: 0x100,
+		span.SourceLocalConnection: 0x300}
+	if s.Kind == trace.SpanKindServer {
+		bits[span.SourceHeader] = 0x300
+	}
+	return bits[s.Source]
 }
 
 func plainString(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
@@ -216,6 +223,32 @@ func TestDecodesToThePlainMessage(t *testing.T) {
 			compare(t, &r, batch[3:9]) // with memory that was used before
 			compare(t, &r, []*span.Span{{}})
 		})
+	}
+}
+
+// TestParentsOfOtherProcessesAreRemote says of each rule by which a span gets its parent what the flags must be.
+func TestParentsOfOtherProcessesAreRemote(t *testing.T) {
+	for _, tc := range []struct {
+		kind   trace.SpanKind
+		source span.Source
+		want   uint32
+	}{
+		{trace.SpanKindServer, span.SourceNone, 0x101},
+		{trace.SpanKindServer, span.SourceHeader, 0x301},
+		{trace.SpanKindServer, span.SourceLocalConnection, 0x301},
+		{trace.SpanKindClient, span.SourceNone, 0x101},
+		{trace.SpanKindClient, span.SourceGoroutine, 0x101},
+		{trace.SpanKindClient, span.SourceThread, 0x101},
+		{trace.SpanKindClient, span.SourceHeader, 0x001}, // its own, or one that it passes on
+	} {
+		s := httpSpan(gateway, 1)
+		s.Kind, s.Source = tc.kind, tc.source
+		var r requests
+		request, _ := r.fill([]*span.Span{s})
+		got := decode(t, request).ResourceSpans[0].ScopeSpans[0].Spans[0].Flags
+		if got != tc.want {
+			t.Errorf("%s, parent by %q: flags %#x, want %#x", tc.kind, tc.source, got, tc.want)
+		}
 	}
 }
 

@@ -120,6 +120,8 @@ type Span struct {
 	Message    string
 	Attrs      []attribute.KeyValue
 
+	// Unanswered says that the exchange ended before any answer came: the other end may still read the request.
+	Unanswered bool
 	// Wire is the context that the request carried.
 	Wire     Context
 	Evidence Evidence

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -340,6 +341,32 @@ func (a *Agent) WaitSpan(what string, match func(*Span) bool) *Span {
 		return found != nil
 	})
 	return found
+}
+
+// WaitLine waits until the agent has written a line to stderr that holds text.
+func (a *Agent) WaitLine(text string) string {
+	a.t.Helper()
+	var found string
+	a.wait(a.t, "say "+text, func() bool {
+		i := slices.IndexFunc(a.stderr, func(line string) bool { return strings.Contains(line, text) })
+		if i >= 0 {
+			found = a.stderr[i]
+		}
+		return i >= 0
+	})
+	return found
+}
+
+// Ended waits until the agent, which is not asked to, has ended. It returns its exit status and what it wrote
+// to stderr.
+func (a *Agent) Ended() (int, string) {
+	a.t.Helper()
+	select {
+	case <-a.done:
+	case <-time.After(patience):
+		a.t.Fatal("the agent does not end")
+	}
+	return a.cmd.ProcessState.ExitCode(), strings.Join(a.stderr, "\n")
 }
 
 // Stop ends the agent by SIGINT, waits until it has exited with status 0, and returns all that it

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"breadcrumb/test/e2e/drive"
@@ -147,6 +148,42 @@ func TestGoClient(t *testing.T) {
 				t.Errorf("server spans under client spans: %v", err)
 			}
 		})
+	}
+}
+
+// TestCallThatWasGivenUp stops a server, so that its clients are gone before it reads what they sent: the work
+// that it then does is still theirs.
+func TestCallThatWasGivenUp(t *testing.T) {
+	const requests = 20
+	s := servers.Go(t, servers.Options{})
+	client := copied(t, servers.GoClient(t))
+	agent := StartAgent(t, AgentOptions{Select: append(PIDs(s), "--exe", client)})
+	if err := s.Process.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(client, "-give-up", "-n", fmt.Sprint(requests), "-c", "4", "-url", "http://"+s.Addr+"/item/").Output()
+	if err == nil {
+		agent.WaitSpans(requests) // the calls are over
+	}
+	if err := s.Process.Cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	truth := exchangesOf(t, out)
+	for i := range truth {
+		truth[i].After = 1 << 62 // the kernel closes the connection for the client, when it likes
+	}
+	agent.WaitSpans(2 * requests)
+	spans, summary := agent.Stop()
+	NothingLost(t, summary, 2*requests)
+	calls, served := Select(spans, "goclient", "client"), Select(spans, "goserver", "server")
+	if err := Compare(calls, truth, Want{Kind: "client"}); err != nil {
+		t.Errorf("client spans: %v", err)
+	}
+	if err := Joined(served, calls); err != nil || len(served) != requests {
+		t.Errorf("%d server spans under client spans: %v", len(served), err)
 	}
 }
 

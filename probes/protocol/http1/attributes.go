@@ -40,20 +40,6 @@ var failureAttrs = [...]attribute.KeyValue{
 	connectionReset:  semconv.ErrorTypeKey.String("connection_reset"),
 }
 
-var methodAttrs = [methods]attribute.KeyValue{
-	methodOther:   semconv.HTTPRequestMethodOther,
-	methodConnect: semconv.HTTPRequestMethodConnect,
-	methodDelete:  semconv.HTTPRequestMethodDelete,
-	methodGet:     semconv.HTTPRequestMethodGet,
-	methodHead:    semconv.HTTPRequestMethodHead,
-	methodOptions: semconv.HTTPRequestMethodOptions,
-	methodPatch:   semconv.HTTPRequestMethodPatch,
-	methodPost:    semconv.HTTPRequestMethodPost,
-	methodPut:     semconv.HTTPRequestMethodPut,
-	methodQuery:   semconv.HTTPRequestMethodQuery,
-	methodTrace:   semconv.HTTPRequestMethodTrace,
-}
-
 var (
 	version10   = semconv.NetworkProtocolVersion("1.0")
 	version11   = semconv.NetworkProtocolVersion("1.1")
@@ -148,16 +134,17 @@ func valid(s string) string {
 func (d *decoder) describe(ex *exchange, cut bool) {
 	r, v, sp := &d.req, &d.values, ex.span
 	ex.head = true
-	ex.method = knownMethod(r.method)
-	sp.Name = methodNames[ex.method]
+	ex.method = methodOf(r.method)
+	label := d.labels.label(ex.method, r.method)
+	sp.Name = label.name
 	r.context(&sp.Wire)
 
 	attrs := sp.Attrs[:0]
 	if cap(attrs) == 0 {
 		attrs = make([]attribute.KeyValue, 0, maxAttrs)
 	}
-	attrs = append(attrs, methodAttrs[ex.method])
-	if ex.method == methodOther {
+	attrs = append(attrs, label.attr)
+	if label.other {
 		attrs = append(attrs, semconv.HTTPRequestMethodOriginal(text(r.method)))
 	}
 	attrs = v.url(attrs, r, ex.method)
@@ -214,6 +201,7 @@ func (d *decoder) conclude(ex *exchange, f failure) {
 		attrs = append(attrs, failureAttrs[f.kind])
 		sp.Status = codes.Error
 	}
+	sp.Unanswered = failed && !d.answer.bound
 	if a := &d.answer; a.bound {
 		lowest := 400
 		if d.server {

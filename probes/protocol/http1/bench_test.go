@@ -74,7 +74,7 @@ func BenchmarkDecode(b *testing.B) {
 			if !bench.server {
 				first, second = second, first
 			}
-			d := newDecoder(testConn(new(ledger.Account)), bench.server)
+			d := newDecoder(testConn(new(ledger.Account)), bench.server, standard)
 			o := new(benchOut)
 			var pos [2]uint64
 			send := func(dir probes.Direction, data []byte, named bool, n int) {

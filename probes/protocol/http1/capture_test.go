@@ -282,7 +282,7 @@ func converse(rng *rand.Rand, server, evil bool, n int) talk {
 
 // playAsking is play with a caller that asks how far the connection is only if the decoder waits.
 func playAsking(t testing.TB, conn *probes.Conn, server bool, events []chunk) (*sink, error) {
-	d := newDecoder(conn, server)
+	d := newDecoder(conn, server, standard)
 	k := newSink(t)
 	for i := range events {
 		ev := &events[i]

@@ -107,7 +107,7 @@ func FuzzHTTP1(f *testing.F) {
 		run := func(events []chunk) ([]result, ledger.Counts) {
 			acc := new(ledger.Account)
 			k := newSink(t)
-			d := newDecoder(testConn(acc), server)
+			d := newDecoder(testConn(acc), server, standard)
 			for i := range events {
 				ev := &events[i]
 				if ev.end != nil {

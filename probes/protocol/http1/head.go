@@ -4,6 +4,7 @@ package http1
 
 import (
 	"bytes"
+	"slices"
 
 	"breadcrumb/probes"
 )
@@ -48,66 +49,6 @@ var lowerHexValue = func() (t [256]uint8) {
 	return t
 }()
 
-// method is a method that the conventions know, or another.
-type method uint8
-
-const (
-	methodOther method = iota
-	methodConnect
-	methodDelete
-	methodGet
-	methodHead
-	methodOptions
-	methodPatch
-	methodPost
-	methodPut
-	methodQuery
-	methodTrace
-	methods // how many
-)
-
-var methodNames = [methods]string{"HTTP", "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
-
-func knownMethod(b []byte) method {
-	switch string(b) {
-	case "GET":
-		return methodGet
-	case "POST":
-		return methodPost
-	case "PUT":
-		return methodPut
-	case "DELETE":
-		return methodDelete
-	case "HEAD":
-		return methodHead
-	case "OPTIONS":
-		return methodOptions
-	case "PATCH":
-		return methodPatch
-	case "CONNECT":
-		return methodConnect
-	case "TRACE":
-		return methodTrace
-	case "QUERY":
-		return methodQuery
-	}
-	return methodOther
-}
-
-// endsMethod says whether b begins with the end of a known method, without its start.
-func endsMethod(b []byte) bool {
-	i := bytes.IndexByte(b, ' ')
-	if i < 0 {
-		return false
-	}
-	for _, name := range methodNames[1:] {
-		if i < len(name) && string(b[:i]) == name[len(name)-i:] {
-			return true
-		}
-	}
-	return false
-}
-
 // requestLine says whether b begins with a request line.
 func requestLine(b []byte) probes.Verdict {
 	i := 0
@@ -145,6 +86,31 @@ func requestLine(b []byte) probes.Verdict {
 		return probes.Yes
 	}
 	return probes.No
+}
+
+// startsRequest says whether b, which may as well be of a body, is the start of a request. Where the line is not
+// complete a common method is asked for, and the start of a target: much text begins with a word and a space.
+func startsRequest(b []byte) bool {
+	if v := requestLine(b); v != probes.Maybe {
+		return v == probes.Yes
+	}
+	name, target, spaced := bytes.Cut(b, space)
+	if !spaced {
+		return beginsOne(b, methodNames[1:])
+	}
+	switch methodOf(name) {
+	case methodOther:
+		return false
+	case methodConnect:
+		return true
+	}
+	return len(target) == 0 || target[0] == '/' || string(target) == "*" || bytes.HasPrefix(target, []byte("* ")) ||
+		equalFold(target[:min(len(target), len("http"))], "http"[:min(len(target), len("http"))])
+}
+
+// beginsOne says whether one of the names begins with b.
+func beginsOne(b []byte, names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return len(b) <= len(name) && string(b) == name[:len(b)] })
 }
 
 // isVersion says whether line, without the method, ends with a version after a target.
@@ -258,7 +224,7 @@ func (f *framing) folded() {
 	}
 }
 
-var comma = []byte{','}
+var comma, space = []byte{','}, []byte{' '}
 
 // number parses decimal digits; 18 of them fit without overflow.
 func number(b []byte) (int64, bool) {

@@ -70,7 +70,7 @@ func TestDetect(t *testing.T) {
 		{"{\"json\": true}", probes.No, true},
 	} {
 		for _, dir := range []probes.Direction{probes.Ingress, probes.Egress} {
-			got, requests := Protocol.Detect(dir, []byte(test.head))
+			got, requests := detect(dir, []byte(test.head))
 			if got != test.want || got == probes.Yes && requests != test.requests {
 				t.Errorf("%q: %d %v, want %d %v", test.head, got, requests, test.want, test.requests)
 			}
@@ -81,7 +81,7 @@ func TestDetect(t *testing.T) {
 func TestPrefixesAreNotRuledOut(t *testing.T) {
 	for _, head := range []string{"DELETE /items/7?x=y HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n", "PROPFIND * HTTP/1.0\r\n\r\n"} {
 		for n := range len(head) {
-			if v, _ := Protocol.Detect(probes.Ingress, []byte(head[:n])); v == probes.No {
+			if v, _ := detect(probes.Ingress, []byte(head[:n])); v == probes.No {
 				t.Errorf("%q is ruled out", head[:n])
 			}
 		}

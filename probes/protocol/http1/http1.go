@@ -19,13 +19,16 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Protocol is listed in cmd/agent/probes.go.
-var Protocol = probes.Protocol{
-	Name:   "http",
-	Detect: detect,
-	New: func(c *probes.Conn, server bool) probes.Decoder {
-		return newDecoder(c, server)
-	},
+// New returns the protocol, which is listed in cmd/agent/probes.go.
+func New(cfg Config) probes.Protocol {
+	labels := newLabels(cfg)
+	return probes.Protocol{
+		Name:   "http",
+		Detect: detect,
+		New: func(c *probes.Conn, server bool) probes.Decoder {
+			return newDecoder(c, server, labels)
+		},
+	}
 }
 
 func detect(_ probes.Direction, head []byte) (probes.Verdict, bool) {
@@ -64,6 +67,7 @@ type decoder struct {
 	conn   *probes.Conn
 	server bool
 	dead   bool
+	labels *labels
 
 	streams [2]stream // by probes.Direction
 	in, out probes.Direction
@@ -112,8 +116,8 @@ type answer struct {
 	last      int64 // when the last byte seen passed
 }
 
-func newDecoder(c *probes.Conn, server bool) *decoder {
-	d := &decoder{conn: c, server: server, in: probes.Ingress, out: probes.Egress}
+func newDecoder(c *probes.Conn, server bool, labels *labels) *decoder {
+	d := &decoder{conn: c, server: server, labels: labels, in: probes.Ingress, out: probes.Egress}
 	if !server {
 		d.in, d.out = probes.Egress, probes.Ingress
 	}

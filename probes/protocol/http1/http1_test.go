@@ -226,9 +226,12 @@ func chunks(parts []part, split splitter) []chunk {
 	return list
 }
 
+// standard are the labels of the default methods.
+var standard = newLabels(Default())
+
 // play feeds events to a new decoder. A decoder that gives up sees no more.
 func play(t testing.TB, conn *probes.Conn, server bool, events []chunk) (*sink, error) {
-	d := newDecoder(conn, server)
+	d := newDecoder(conn, server, standard)
 	k := newSink(t)
 	for i := range events {
 		ev := &events[i]
@@ -1070,7 +1073,7 @@ func TestNamesOfPartsAreAliases(t *testing.T) {
 
 func TestOpenComesWithTheFirstByte(t *testing.T) {
 	events := chunks([]part{in("G"), in("ET / HTTP/1.1\r\nTraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n")}, whole)
-	d := newDecoder(testConn(nil), true)
+	d := newDecoder(testConn(nil), true, standard)
 	k := newSink(t)
 	if err := d.Decode(&events[0].Chunk, k); err != nil || len(k.opened) != 1 {
 		t.Fatalf("%v, %d spans", err, len(k.opened))
@@ -1084,7 +1087,7 @@ func TestOpenComesWithTheFirstByte(t *testing.T) {
 }
 
 func TestWaitsForTheEndOfABody(t *testing.T) {
-	d := newDecoder(testConn(nil), true)
+	d := newDecoder(testConn(nil), true, standard)
 	k := newSink(t)
 	head := "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
 	for _, ev := range chunks([]part{in(get), out(head), out("hello")}, whole) {
@@ -1161,7 +1164,7 @@ func TestUnixSocket(t *testing.T) {
 }
 
 func TestMemoryOfSpansIsUsed(t *testing.T) {
-	d := newDecoder(testConn(nil), true)
+	d := newDecoder(testConn(nil), true, standard)
 	k := &reuse{span: span.Span{Attrs: make([]attribute.KeyValue, 0, 32)}}
 	first := &k.span.Attrs[:1][0]
 	for _, ev := range chunks([]part{in(get), out(ok0)}, whole) {

@@ -243,7 +243,7 @@ func (d *decoder) interrupts(s *stream, b []byte) bool {
 			return false
 		}
 		if d.name.IsValid() {
-			return requestLine(b) != probes.No
+			return startsRequest(b)
 		}
 		// If the first bytes passed in a chunk of their own that was not seen, there is no name.
 		return requestLine(b) == probes.Yes && !endsMethod(b)

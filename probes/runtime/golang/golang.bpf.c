@@ -76,7 +76,7 @@ int persist_conn_round_trip(struct pt_regs *ctx)
 
 	if (!target || !(target->flags & TARGET_GO))
 		return 0;
-	ids = read_goids(target, GO_G(ctx), GO_SP(ctx));
+	ids = read_goids(target, GO_G(ctx), GO_SP(ctx), 0);
 	if (!ids.id)
 		return 0;
 	if (bpf_probe_read_user(&conn, sizeof(conn), (void *)(ARG0(ctx) + target->persist_conn + IFACE_DATA)))

@@ -94,7 +94,7 @@ func (r *Runtime) Attach(t *discovery.Target) (_ io.Closer, note string, err err
 	case errors.Is(err, os.ErrNotExist):
 		return nil, "", discovery.ErrGone
 	case errors.Is(err, ErrTooOld):
-		return nil, "is " + err.Error() + ": its goroutines are not told apart", nil
+		return nil, err.Error() + ", its goroutines are not told apart", nil
 	case err != nil:
 		return nil, "", fmt.Errorf("analyse %s: %w", t.Exe, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -29,6 +30,7 @@ func main() {
 	callers := flag.Int("c", 1, "how many at once")
 	fresh := flag.Bool("fresh", false, "a connection for each")
 	pause := flag.Duration("pause", 0, "how long to wait before each")
+	giveUp := flag.Bool("give-up", false, "a connection for each, closed before the answer")
 	flag.Parse()
 
 	transport := http.DefaultTransport.(*http.Transport).Clone()
@@ -43,7 +45,11 @@ func main() {
 		group.Go(func() {
 			for i := range numbers {
 				time.Sleep(*pause)
-				results[i] = get(client, fmt.Sprint(*prefix, i))
+				if url := fmt.Sprint(*prefix, i); *giveUp {
+					results[i] = ask(url)
+				} else {
+					results[i] = get(client, url)
+				}
 			}
 		})
 	}
@@ -57,6 +63,28 @@ func main() {
 	for _, r := range results {
 		out.Encode(r)
 	}
+}
+
+// ask sends a request and goes away.
+func ask(url string) result {
+	r := result{URL: url, Before: time.Now().UnixNano()}
+	err := func() error {
+		req, err := http.NewRequest("GET", url, nil)
+		if err != nil {
+			return err
+		}
+		conn, err := net.Dial("tcp", req.URL.Host)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		return req.Write(conn)
+	}()
+	if err != nil {
+		r.Error = err.Error()
+	}
+	r.After = time.Now().UnixNano()
+	return r
 }
 
 func get(client *http.Client, url string) result {
