@@ -170,6 +170,13 @@ type bpfImage struct {
 	Pad   uint32
 }
 
+type bpfNeed uint32
+
+const (
+	bpfNeedNEED_SYSCALLS bpfNeed = 1
+	bpfNeedNEED_ENTRY    bpfNeed = 2
+)
+
 type bpfProcessEvent struct {
 	_   structs.HostLayout
 	Hdr struct {
@@ -198,11 +205,11 @@ type bpfProgressEvent struct {
 }
 
 type bpfReader struct {
-	_        structs.HostLayout
-	State    uint32
-	WakeAt   uint32
-	Syscalls uint32
-	Pad      uint32
+	_      structs.HostLayout
+	State  uint32
+	WakeAt uint32
+	Needs  uint32
+	Pad    uint32
 }
 
 type bpfReaderState uint32
@@ -225,7 +232,8 @@ const (
 	bpfStatSTAT_MUTED             bpfStat = 7
 	bpfStatSTAT_AFTER_CLOSE       bpfStat = 8
 	bpfStatSTAT_PROCESS_RING_FULL bpfStat = 9
-	bpfStatSTATS                  bpfStat = 10
+	bpfStatSTAT_MISSED_RETURNS    bpfStat = 10
+	bpfStatSTATS                  bpfStat = 11
 )
 
 type bpfTarget struct {
@@ -250,11 +258,17 @@ const (
 )
 
 type bpfThread struct {
-	_       structs.HostLayout
-	Begin   uint64
-	Request uint64
-	Message uint32
-	Watched uint32
+	_         structs.HostLayout
+	Begin     uint64
+	Request   uint64
+	Message   uint32
+	Watched   uint32
+	Sk        uint64
+	Msg       uint64
+	Flags     uint32
+	ReadFlags uint32
+	ReadSk    uint64
+	ReadMsg   uint64
 }
 
 type bpfVerdictKind uint32
@@ -271,42 +285,72 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapConns               = "conns"
-	bpfMapEvents              = "events"
-	bpfMapGoroutines          = "goroutines"
-	bpfMapImages              = "images"
-	bpfMapLatestConn          = "latest_conn"
-	bpfMapProcesses           = "processes"
-	bpfMapReaders             = "readers"
-	bpfMapStats               = "stats"
-	bpfMapTargets             = "targets"
-	bpfMapThreads             = "threads"
-	bpfMapVerdicts            = "verdicts"
-	bpfProgInetSockSetState   = "inet_sock_set_state"
-	bpfProgSchedProcessExec   = "sched_process_exec"
-	bpfProgSchedProcessExit   = "sched_process_exit"
-	bpfProgSchedProcessFork   = "sched_process_fork"
-	bpfProgSockRecvLength     = "sock_recv_length"
-	bpfProgSockSendLength     = "sock_send_length"
-	bpfProgSysEnter           = "sys_enter"
-	bpfProgSysExit            = "sys_exit"
-	bpfProgTcpSendmsgLocked   = "tcp_sendmsg_locked"
-	bpfVarExportConnEvent     = "export_conn_event"
-	bpfVarExportDataEvent     = "export_data_event"
-	bpfVarExportDirection     = "export_direction"
-	bpfVarExportEndEvent      = "export_end_event"
-	bpfVarExportEndHow        = "export_end_how"
-	bpfVarExportEventFlag     = "export_event_flag"
-	bpfVarExportEventKind     = "export_event_kind"
-	bpfVarExportProcessEvent  = "export_process_event"
-	bpfVarExportProgressEvent = "export_progress_event"
-	bpfVarExportReaderState   = "export_reader_state"
-	bpfVarExportStat          = "export_stat"
-	bpfVarExportTargetFlag    = "export_target_flag"
-	bpfVarExportVerdictKind   = "export_verdict_kind"
-	bpfVarHeadLimit           = "head_limit"
-	bpfVarIdSeed              = "id_seed"
-	bpfVarSyscallsOnly        = "syscalls_only"
+	bpfMapConns                          = "conns"
+	bpfMapEvents                         = "events"
+	bpfMapGoroutines                     = "goroutines"
+	bpfMapImages                         = "images"
+	bpfMapLatestConn                     = "latest_conn"
+	bpfMapProcesses                      = "processes"
+	bpfMapReaders                        = "readers"
+	bpfMapStats                          = "stats"
+	bpfMapTargets                        = "targets"
+	bpfMapThreads                        = "threads"
+	bpfMapVerdicts                       = "verdicts"
+	bpfProgFentryTcpCleanupRbuf          = "fentry_tcp_cleanup_rbuf"
+	bpfProgFentryTcpRecvmsg              = "fentry_tcp_recvmsg"
+	bpfProgFentryTcpSendmsg              = "fentry_tcp_sendmsg"
+	bpfProgFentryUnixRelease             = "fentry_unix_release"
+	bpfProgFentryUnixShutdown            = "fentry_unix_shutdown"
+	bpfProgFentryUnixStreamSendmsg       = "fentry_unix_stream_sendmsg"
+	bpfProgFexitTcpSendmsg               = "fexit_tcp_sendmsg"
+	bpfProgFexitTcpSendpage              = "fexit_tcp_sendpage"
+	bpfProgFexitUnixStreamRecvmsg        = "fexit_unix_stream_recvmsg"
+	bpfProgFexitUnixStreamSendmsg        = "fexit_unix_stream_sendmsg"
+	bpfProgFexitUnixStreamSendpage       = "fexit_unix_stream_sendpage"
+	bpfProgFexitUnixStreamSpliceRead     = "fexit_unix_stream_splice_read"
+	bpfProgInetSockSetState              = "inet_sock_set_state"
+	bpfProgKprobeTcpCleanupRbuf          = "kprobe_tcp_cleanup_rbuf"
+	bpfProgKprobeTcpRecvmsg              = "kprobe_tcp_recvmsg"
+	bpfProgKprobeTcpSendmsg              = "kprobe_tcp_sendmsg"
+	bpfProgKprobeTcpSendpage             = "kprobe_tcp_sendpage"
+	bpfProgKprobeUnixRelease             = "kprobe_unix_release"
+	bpfProgKprobeUnixShutdown            = "kprobe_unix_shutdown"
+	bpfProgKprobeUnixStreamRecvmsg       = "kprobe_unix_stream_recvmsg"
+	bpfProgKprobeUnixStreamSendmsg       = "kprobe_unix_stream_sendmsg"
+	bpfProgKprobeUnixStreamSendpage      = "kprobe_unix_stream_sendpage"
+	bpfProgKprobeUnixStreamSpliceRead    = "kprobe_unix_stream_splice_read"
+	bpfProgKretprobeTcpSendmsg           = "kretprobe_tcp_sendmsg"
+	bpfProgKretprobeTcpSendpage          = "kretprobe_tcp_sendpage"
+	bpfProgKretprobeUnixStreamRecvmsg    = "kretprobe_unix_stream_recvmsg"
+	bpfProgKretprobeUnixStreamSendmsg    = "kretprobe_unix_stream_sendmsg"
+	bpfProgKretprobeUnixStreamSendpage   = "kretprobe_unix_stream_sendpage"
+	bpfProgKretprobeUnixStreamSpliceRead = "kretprobe_unix_stream_splice_read"
+	bpfProgSchedProcessExec              = "sched_process_exec"
+	bpfProgSchedProcessExit              = "sched_process_exit"
+	bpfProgSchedProcessFork              = "sched_process_fork"
+	bpfProgSockRecvLength                = "sock_recv_length"
+	bpfProgSockSendLength                = "sock_send_length"
+	bpfProgSysEnter                      = "sys_enter"
+	bpfProgSysExit                       = "sys_exit"
+	bpfProgTcpSendmsgLocked              = "tcp_sendmsg_locked"
+	bpfVarExportConnEvent                = "export_conn_event"
+	bpfVarExportDataEvent                = "export_data_event"
+	bpfVarExportDirection                = "export_direction"
+	bpfVarExportEndEvent                 = "export_end_event"
+	bpfVarExportEndHow                   = "export_end_how"
+	bpfVarExportEventFlag                = "export_event_flag"
+	bpfVarExportEventKind                = "export_event_kind"
+	bpfVarExportNeed                     = "export_need"
+	bpfVarExportProcessEvent             = "export_process_event"
+	bpfVarExportProgressEvent            = "export_progress_event"
+	bpfVarExportReaderState              = "export_reader_state"
+	bpfVarExportStat                     = "export_stat"
+	bpfVarExportTargetFlag               = "export_target_flag"
+	bpfVarExportVerdictKind              = "export_verdict_kind"
+	bpfVarHeadLimit                      = "head_limit"
+	bpfVarIdSeed                         = "id_seed"
+	bpfVarRecvmsgNonblock                = "recvmsg_nonblock"
+	bpfVarSyscallsOnly                   = "syscalls_only"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -351,15 +395,43 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	InetSockSetState *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
-	SchedProcessExec *ebpf.ProgramSpec `ebpf:"sched_process_exec"`
-	SchedProcessExit *ebpf.ProgramSpec `ebpf:"sched_process_exit"`
-	SchedProcessFork *ebpf.ProgramSpec `ebpf:"sched_process_fork"`
-	SockRecvLength   *ebpf.ProgramSpec `ebpf:"sock_recv_length"`
-	SockSendLength   *ebpf.ProgramSpec `ebpf:"sock_send_length"`
-	SysEnter         *ebpf.ProgramSpec `ebpf:"sys_enter"`
-	SysExit          *ebpf.ProgramSpec `ebpf:"sys_exit"`
-	TcpSendmsgLocked *ebpf.ProgramSpec `ebpf:"tcp_sendmsg_locked"`
+	FentryTcpCleanupRbuf          *ebpf.ProgramSpec `ebpf:"fentry_tcp_cleanup_rbuf"`
+	FentryTcpRecvmsg              *ebpf.ProgramSpec `ebpf:"fentry_tcp_recvmsg"`
+	FentryTcpSendmsg              *ebpf.ProgramSpec `ebpf:"fentry_tcp_sendmsg"`
+	FentryUnixRelease             *ebpf.ProgramSpec `ebpf:"fentry_unix_release"`
+	FentryUnixShutdown            *ebpf.ProgramSpec `ebpf:"fentry_unix_shutdown"`
+	FentryUnixStreamSendmsg       *ebpf.ProgramSpec `ebpf:"fentry_unix_stream_sendmsg"`
+	FexitTcpSendmsg               *ebpf.ProgramSpec `ebpf:"fexit_tcp_sendmsg"`
+	FexitTcpSendpage              *ebpf.ProgramSpec `ebpf:"fexit_tcp_sendpage"`
+	FexitUnixStreamRecvmsg        *ebpf.ProgramSpec `ebpf:"fexit_unix_stream_recvmsg"`
+	FexitUnixStreamSendmsg        *ebpf.ProgramSpec `ebpf:"fexit_unix_stream_sendmsg"`
+	FexitUnixStreamSendpage       *ebpf.ProgramSpec `ebpf:"fexit_unix_stream_sendpage"`
+	FexitUnixStreamSpliceRead     *ebpf.ProgramSpec `ebpf:"fexit_unix_stream_splice_read"`
+	InetSockSetState              *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
+	KprobeTcpCleanupRbuf          *ebpf.ProgramSpec `ebpf:"kprobe_tcp_cleanup_rbuf"`
+	KprobeTcpRecvmsg              *ebpf.ProgramSpec `ebpf:"kprobe_tcp_recvmsg"`
+	KprobeTcpSendmsg              *ebpf.ProgramSpec `ebpf:"kprobe_tcp_sendmsg"`
+	KprobeTcpSendpage             *ebpf.ProgramSpec `ebpf:"kprobe_tcp_sendpage"`
+	KprobeUnixRelease             *ebpf.ProgramSpec `ebpf:"kprobe_unix_release"`
+	KprobeUnixShutdown            *ebpf.ProgramSpec `ebpf:"kprobe_unix_shutdown"`
+	KprobeUnixStreamRecvmsg       *ebpf.ProgramSpec `ebpf:"kprobe_unix_stream_recvmsg"`
+	KprobeUnixStreamSendmsg       *ebpf.ProgramSpec `ebpf:"kprobe_unix_stream_sendmsg"`
+	KprobeUnixStreamSendpage      *ebpf.ProgramSpec `ebpf:"kprobe_unix_stream_sendpage"`
+	KprobeUnixStreamSpliceRead    *ebpf.ProgramSpec `ebpf:"kprobe_unix_stream_splice_read"`
+	KretprobeTcpSendmsg           *ebpf.ProgramSpec `ebpf:"kretprobe_tcp_sendmsg"`
+	KretprobeTcpSendpage          *ebpf.ProgramSpec `ebpf:"kretprobe_tcp_sendpage"`
+	KretprobeUnixStreamRecvmsg    *ebpf.ProgramSpec `ebpf:"kretprobe_unix_stream_recvmsg"`
+	KretprobeUnixStreamSendmsg    *ebpf.ProgramSpec `ebpf:"kretprobe_unix_stream_sendmsg"`
+	KretprobeUnixStreamSendpage   *ebpf.ProgramSpec `ebpf:"kretprobe_unix_stream_sendpage"`
+	KretprobeUnixStreamSpliceRead *ebpf.ProgramSpec `ebpf:"kretprobe_unix_stream_splice_read"`
+	SchedProcessExec              *ebpf.ProgramSpec `ebpf:"sched_process_exec"`
+	SchedProcessExit              *ebpf.ProgramSpec `ebpf:"sched_process_exit"`
+	SchedProcessFork              *ebpf.ProgramSpec `ebpf:"sched_process_fork"`
+	SockRecvLength                *ebpf.ProgramSpec `ebpf:"sock_recv_length"`
+	SockSendLength                *ebpf.ProgramSpec `ebpf:"sock_send_length"`
+	SysEnter                      *ebpf.ProgramSpec `ebpf:"sys_enter"`
+	SysExit                       *ebpf.ProgramSpec `ebpf:"sys_exit"`
+	TcpSendmsgLocked              *ebpf.ProgramSpec `ebpf:"tcp_sendmsg_locked"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -390,6 +462,7 @@ type bpfVariableSpecs struct {
 	ExportEndHow        *ebpf.VariableSpec `ebpf:"export_end_how"`
 	ExportEventFlag     *ebpf.VariableSpec `ebpf:"export_event_flag"`
 	ExportEventKind     *ebpf.VariableSpec `ebpf:"export_event_kind"`
+	ExportNeed          *ebpf.VariableSpec `ebpf:"export_need"`
 	ExportProcessEvent  *ebpf.VariableSpec `ebpf:"export_process_event"`
 	ExportProgressEvent *ebpf.VariableSpec `ebpf:"export_progress_event"`
 	ExportReaderState   *ebpf.VariableSpec `ebpf:"export_reader_state"`
@@ -398,6 +471,7 @@ type bpfVariableSpecs struct {
 	ExportVerdictKind   *ebpf.VariableSpec `ebpf:"export_verdict_kind"`
 	HeadLimit           *ebpf.VariableSpec `ebpf:"head_limit"`
 	IdSeed              *ebpf.VariableSpec `ebpf:"id_seed"`
+	RecvmsgNonblock     *ebpf.VariableSpec `ebpf:"recvmsg_nonblock"`
 	SyscallsOnly        *ebpf.VariableSpec `ebpf:"syscalls_only"`
 }
 
@@ -461,6 +535,7 @@ type bpfVariables struct {
 	ExportEndHow        *ebpf.Variable `ebpf:"export_end_how"`
 	ExportEventFlag     *ebpf.Variable `ebpf:"export_event_flag"`
 	ExportEventKind     *ebpf.Variable `ebpf:"export_event_kind"`
+	ExportNeed          *ebpf.Variable `ebpf:"export_need"`
 	ExportProcessEvent  *ebpf.Variable `ebpf:"export_process_event"`
 	ExportProgressEvent *ebpf.Variable `ebpf:"export_progress_event"`
 	ExportReaderState   *ebpf.Variable `ebpf:"export_reader_state"`
@@ -469,6 +544,7 @@ type bpfVariables struct {
 	ExportVerdictKind   *ebpf.Variable `ebpf:"export_verdict_kind"`
 	HeadLimit           *ebpf.Variable `ebpf:"head_limit"`
 	IdSeed              *ebpf.Variable `ebpf:"id_seed"`
+	RecvmsgNonblock     *ebpf.Variable `ebpf:"recvmsg_nonblock"`
 	SyscallsOnly        *ebpf.Variable `ebpf:"syscalls_only"`
 }
 
@@ -476,20 +552,76 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	InetSockSetState *ebpf.Program `ebpf:"inet_sock_set_state"`
-	SchedProcessExec *ebpf.Program `ebpf:"sched_process_exec"`
-	SchedProcessExit *ebpf.Program `ebpf:"sched_process_exit"`
-	SchedProcessFork *ebpf.Program `ebpf:"sched_process_fork"`
-	SockRecvLength   *ebpf.Program `ebpf:"sock_recv_length"`
-	SockSendLength   *ebpf.Program `ebpf:"sock_send_length"`
-	SysEnter         *ebpf.Program `ebpf:"sys_enter"`
-	SysExit          *ebpf.Program `ebpf:"sys_exit"`
-	TcpSendmsgLocked *ebpf.Program `ebpf:"tcp_sendmsg_locked"`
+	FentryTcpCleanupRbuf          *ebpf.Program `ebpf:"fentry_tcp_cleanup_rbuf"`
+	FentryTcpRecvmsg              *ebpf.Program `ebpf:"fentry_tcp_recvmsg"`
+	FentryTcpSendmsg              *ebpf.Program `ebpf:"fentry_tcp_sendmsg"`
+	FentryUnixRelease             *ebpf.Program `ebpf:"fentry_unix_release"`
+	FentryUnixShutdown            *ebpf.Program `ebpf:"fentry_unix_shutdown"`
+	FentryUnixStreamSendmsg       *ebpf.Program `ebpf:"fentry_unix_stream_sendmsg"`
+	FexitTcpSendmsg               *ebpf.Program `ebpf:"fexit_tcp_sendmsg"`
+	FexitTcpSendpage              *ebpf.Program `ebpf:"fexit_tcp_sendpage"`
+	FexitUnixStreamRecvmsg        *ebpf.Program `ebpf:"fexit_unix_stream_recvmsg"`
+	FexitUnixStreamSendmsg        *ebpf.Program `ebpf:"fexit_unix_stream_sendmsg"`
+	FexitUnixStreamSendpage       *ebpf.Program `ebpf:"fexit_unix_stream_sendpage"`
+	FexitUnixStreamSpliceRead     *ebpf.Program `ebpf:"fexit_unix_stream_splice_read"`
+	InetSockSetState              *ebpf.Program `ebpf:"inet_sock_set_state"`
+	KprobeTcpCleanupRbuf          *ebpf.Program `ebpf:"kprobe_tcp_cleanup_rbuf"`
+	KprobeTcpRecvmsg              *ebpf.Program `ebpf:"kprobe_tcp_recvmsg"`
+	KprobeTcpSendmsg              *ebpf.Program `ebpf:"kprobe_tcp_sendmsg"`
+	KprobeTcpSendpage             *ebpf.Program `ebpf:"kprobe_tcp_sendpage"`
+	KprobeUnixRelease             *ebpf.Program `ebpf:"kprobe_unix_release"`
+	KprobeUnixShutdown            *ebpf.Program `ebpf:"kprobe_unix_shutdown"`
+	KprobeUnixStreamRecvmsg       *ebpf.Program `ebpf:"kprobe_unix_stream_recvmsg"`
+	KprobeUnixStreamSendmsg       *ebpf.Program `ebpf:"kprobe_unix_stream_sendmsg"`
+	KprobeUnixStreamSendpage      *ebpf.Program `ebpf:"kprobe_unix_stream_sendpage"`
+	KprobeUnixStreamSpliceRead    *ebpf.Program `ebpf:"kprobe_unix_stream_splice_read"`
+	KretprobeTcpSendmsg           *ebpf.Program `ebpf:"kretprobe_tcp_sendmsg"`
+	KretprobeTcpSendpage          *ebpf.Program `ebpf:"kretprobe_tcp_sendpage"`
+	KretprobeUnixStreamRecvmsg    *ebpf.Program `ebpf:"kretprobe_unix_stream_recvmsg"`
+	KretprobeUnixStreamSendmsg    *ebpf.Program `ebpf:"kretprobe_unix_stream_sendmsg"`
+	KretprobeUnixStreamSendpage   *ebpf.Program `ebpf:"kretprobe_unix_stream_sendpage"`
+	KretprobeUnixStreamSpliceRead *ebpf.Program `ebpf:"kretprobe_unix_stream_splice_read"`
+	SchedProcessExec              *ebpf.Program `ebpf:"sched_process_exec"`
+	SchedProcessExit              *ebpf.Program `ebpf:"sched_process_exit"`
+	SchedProcessFork              *ebpf.Program `ebpf:"sched_process_fork"`
+	SockRecvLength                *ebpf.Program `ebpf:"sock_recv_length"`
+	SockSendLength                *ebpf.Program `ebpf:"sock_send_length"`
+	SysEnter                      *ebpf.Program `ebpf:"sys_enter"`
+	SysExit                       *ebpf.Program `ebpf:"sys_exit"`
+	TcpSendmsgLocked              *ebpf.Program `ebpf:"tcp_sendmsg_locked"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
+		p.FentryTcpCleanupRbuf,
+		p.FentryTcpRecvmsg,
+		p.FentryTcpSendmsg,
+		p.FentryUnixRelease,
+		p.FentryUnixShutdown,
+		p.FentryUnixStreamSendmsg,
+		p.FexitTcpSendmsg,
+		p.FexitTcpSendpage,
+		p.FexitUnixStreamRecvmsg,
+		p.FexitUnixStreamSendmsg,
+		p.FexitUnixStreamSendpage,
+		p.FexitUnixStreamSpliceRead,
 		p.InetSockSetState,
+		p.KprobeTcpCleanupRbuf,
+		p.KprobeTcpRecvmsg,
+		p.KprobeTcpSendmsg,
+		p.KprobeTcpSendpage,
+		p.KprobeUnixRelease,
+		p.KprobeUnixShutdown,
+		p.KprobeUnixStreamRecvmsg,
+		p.KprobeUnixStreamSendmsg,
+		p.KprobeUnixStreamSendpage,
+		p.KprobeUnixStreamSpliceRead,
+		p.KretprobeTcpSendmsg,
+		p.KretprobeTcpSendpage,
+		p.KretprobeUnixStreamRecvmsg,
+		p.KretprobeUnixStreamSendmsg,
+		p.KretprobeUnixStreamSendpage,
+		p.KretprobeUnixStreamSpliceRead,
 		p.SchedProcessExec,
 		p.SchedProcessExit,
 		p.SchedProcessFork,

@@ -66,7 +66,7 @@ struct conn {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(map_flags, GROWING);
 	__type(key, u64);
 	__type(value, struct conn);
 } conns SEC(".maps");
@@ -110,7 +110,11 @@ static __always_inline u32 verdict_of(u64 id)
 
 /* One element: id of the latest connection. */
 struct {
+#ifdef OLD_KERNEL
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+#else
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+#endif
 	__uint(max_entries, 1);
 	__type(key, u32);
 	__type(value, u64);
@@ -121,7 +125,13 @@ static __always_inline u64 new_conn_id(void)
 	u32 zero = 0;
 	u64 *latest = bpf_map_lookup_elem(&latest_conn, &zero);
 
+#ifdef OLD_KERNEL /* an addition does not return what it added to before 5.12: each processor counts for itself */
+	u64 cpu = bpf_get_smp_processor_id();
+
+	return latest ? cpu << 40 | (++*latest + cpu * 509) : 0;
+#else
 	return latest ? __sync_fetch_and_add(latest, 1) + 1 : 0;
+#endif
 }
 
 static __always_inline struct event_header header(u32 kind, u32 tgid, u64 time)

@@ -17,9 +17,12 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,7 +40,7 @@ type Config struct {
 	// BatchDelay is how long events may wait in the kernel before they are read: a wake-up for each would
 	// cost the traced program more than everything else.
 	BatchDelay time.Duration `yaml:"batch_delay"`
-	// Attach is "auto", "socket" (socket tracepoints) or "syscall" (syscall tracepoints).
+	// Attach is how the programs get at the bytes: "auto", or one of Attachments.
 	Attach string `yaml:"attach"`
 }
 
@@ -65,24 +68,29 @@ func (c Config) Validate() error {
 		return errors.New("max_connections, max_processes and max_goroutines must be at least 1")
 	case c.BatchDelay < 0 || c.BatchDelay > time.Second:
 		return fmt.Errorf("batch_delay is %s: must be between 0s and 1s", c.BatchDelay)
-	case c.Attach != "auto" && c.Attach != "socket" && c.Attach != "syscall":
-		return fmt.Errorf("attach is %q: must be auto, socket or syscall", c.Attach)
+	case c.Attach != "auto" && !slices.Contains(Attachments, c.Attach):
+		return fmt.Errorf("attach is %q: must be auto, %s", c.Attach, strings.Join(Attachments, ", "))
 	}
 	return nil
 }
 
 // Core is the loaded kernel side. Close detaches everything.
 type Core struct {
-	// Attachment says which way in was taken: "socket tracepoints" or "syscall tracepoints".
+	// Attachment is the way that was taken, as a person reads it.
 	Attachment string
+	// Old says that the programs are the build for kernels before 5.15.
+	Old bool
+	// Refused are the errors of better ways, each with the kernel's own reason.
+	Refused []error
 
 	cfg       Config
-	onDemand  string // program that is attached when the others ask for it; "" when it is, or when none is
+	specs     map[string]*ebpf.ProgramSpec
 	objects   bpfMaps
 	programs  map[string]*ebpf.Program
 	maps      map[string]*ebpf.Map
 	linksMu   sync.Mutex
 	links     []link.Link
+	onDemand  map[Need]string // what is not attached yet
 	events    *ringbuf.Reader
 	processes *ringbuf.Reader
 
@@ -96,53 +104,118 @@ type Core struct {
 	statNames []string
 }
 
+// Attachments are the ways of getting at the bytes, as Config.Attach names them. "tracepoint" is the socket
+// tracepoints where the kernel has them (6.3), else the syscall tracepoints; the two may be asked for by name.
+var Attachments = []string{"fentry", "kprobe", "tracepoint", "socket", "syscall"}
+
 // way is a set of programs that together see all bytes.
 type way struct {
-	attach   string // Config.Attach that allows it, beside "auto"
-	name     string
+	Name     string // of Attachments, but for "tracepoint"
 	programs []string
-	onDemand string // attached when the others ask for it
+	optional []string        // for functions that not every kernel has
+	onDemand map[Need]string // attached when the others ask for it
 }
 
-// ways are tried in this order: the cheapest first.
+// ways are tried in this order.
 var ways = []way{
-	{attach: "socket", name: "socket tracepoints",
+	{
+		Name: "fentry",
+		programs: []string{bpfProgFentryTcpSendmsg, bpfProgFexitTcpSendmsg, bpfProgFentryTcpCleanupRbuf,
+			bpfProgFentryUnixStreamSendmsg, bpfProgFexitUnixStreamSendmsg, bpfProgFexitUnixStreamRecvmsg,
+			bpfProgFexitUnixStreamSpliceRead, bpfProgFentryUnixRelease, bpfProgFentryUnixShutdown},
+		optional: []string{bpfProgFexitTcpSendpage, bpfProgFexitUnixStreamSendpage},
+		onDemand: map[Need]string{NeedEntry: bpfProgFentryTcpRecvmsg},
+	},
+	{
+		Name: "kprobe",
+		programs: []string{bpfProgKprobeTcpSendmsg, bpfProgKretprobeTcpSendmsg, bpfProgKprobeTcpCleanupRbuf,
+			bpfProgKprobeUnixStreamSendmsg, bpfProgKretprobeUnixStreamSendmsg,
+			bpfProgKprobeUnixStreamRecvmsg, bpfProgKretprobeUnixStreamRecvmsg,
+			bpfProgKprobeUnixStreamSpliceRead, bpfProgKretprobeUnixStreamSpliceRead,
+			bpfProgKprobeUnixRelease, bpfProgKprobeUnixShutdown},
+		optional: []string{bpfProgKprobeTcpSendpage, bpfProgKretprobeTcpSendpage,
+			bpfProgKprobeUnixStreamSendpage, bpfProgKretprobeUnixStreamSendpage},
+		onDemand: map[Need]string{NeedEntry: bpfProgKprobeTcpRecvmsg},
+	},
+	{
+		Name:     "socket",
 		programs: []string{bpfProgSockSendLength, bpfProgSockRecvLength, bpfProgTcpSendmsgLocked},
-		onDemand: bpfProgSysEnter},
-	{attach: "socket", name: "socket tracepoints", // before 6.16
-		programs: []string{bpfProgSockSendLength, bpfProgSockRecvLength, bpfProgSysEnter}},
-	{attach: "syscall", name: "syscall tracepoints",
-		programs: []string{bpfProgSysEnter, bpfProgSysExit}},
+		onDemand: map[Need]string{NeedSyscalls: bpfProgSysEnter},
+	},
+	{ // before 6.16
+		Name:     "socket",
+		programs: []string{bpfProgSockSendLength, bpfProgSockRecvLength, bpfProgSysEnter},
+	},
+	{
+		Name:     "syscall",
+		programs: []string{bpfProgSysEnter, bpfProgSysExit},
+	},
 }
 
 // everywhere are the programs that each way needs.
 var everywhere = []string{bpfProgInetSockSetState, bpfProgSchedProcessExec, bpfProgSchedProcessFork, bpfProgSchedProcessExit}
 
-// Load loads and attaches the kernel side. No process is watched yet.
-func Load(cfg Config) (*Core, error) {
+// allowed says whether Config.Attach allows the way.
+func (w *way) allowed(attach string) bool {
+	return attach == "auto" || attach == w.Name || attach == "tracepoint" && (w.Name == "socket" || w.Name == "syscall")
+}
+
+// String is the way as a person reads it.
+func (w *way) String() string {
+	if w.Name == "socket" || w.Name == "syscall" {
+		return w.Name + " tracepoints"
+	}
+	return w.Name
+}
+
+// Load loads and attaches the kernel side, by the first way that works. No process is watched yet.
+func Load(cfg Config) (*Core, error) { return loadBuild(cfg, isOld()) }
+
+// loadBuild is Load of one of the two builds.
+func loadBuild(cfg Config, old bool) (*Core, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	// Before 5.11 maps are charged to the limit of locked memory. Where it cannot be raised it may be enough.
+	_ = rlimit.RemoveMemlock()
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, fmt.Errorf("read the kernel's types: %w (it needs CONFIG_DEBUG_INFO_BTF)", err)
+	}
 	var errs []error
-	for _, w := range ways {
-		if cfg.Attach != "auto" && cfg.Attach != w.attach {
-			continue
+	for i := range ways {
+		if w := &ways[i]; w.allowed(cfg.Attach) {
+			core, err := load(cfg, w, kernel, old)
+			if err == nil {
+				core.Refused = errs
+				return core, nil
+			}
+			errs = append(errs, err)
 		}
-		core, err := load(cfg, w)
-		if err == nil {
-			return core, nil
-		}
-		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)
 }
 
-func load(cfg Config, w way) (_ *Core, err error) {
-	spec, err := loadBpf()
+// isOld says whether the kernel lacks what the second build does without: it came with 5.11 to 5.15.
+func isOld() bool {
+	return features.HaveMapType(ebpf.TaskStorage) != nil ||
+		features.HaveProgramHelper(ebpf.RawTracepoint, asm.FnTaskPtRegs) != nil
+}
+
+// growing are maps whose elements are allocated when they are added. Programs that trace may not do so
+// before 6.1: it is not safe in every context.
+var growing = []string{bpfMapConns, bpfMapTargets, bpfMapImages}
+
+func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
+	read := loadBpf
+	if old {
+		read = loadBpfOld
+	}
+	spec, err := read()
 	if err != nil {
 		return nil, fmt.Errorf("read the built-in BPF object: %w", err)
 	}
-	c := &Core{Attachment: w.name, onDemand: w.onDemand, cfg: cfg, programs: map[string]*ebpf.Program{}}
+	c := &Core{Attachment: w.String(), Old: old, cfg: cfg, programs: map[string]*ebpf.Program{}, specs: spec.Programs, onDemand: maps.Clone(w.onDemand)}
 	defer func() {
 		if err != nil {
 			_ = c.Close()
@@ -152,30 +225,40 @@ func load(cfg Config, w way) (_ *Core, err error) {
 		return nil, err
 	}
 	attached := slices.Concat(w.programs, everywhere)
-	wanted := map[string]*ebpf.ProgramSpec{}
-	for _, name := range attached {
-		wanted[name] = spec.Programs[name]
+	for _, name := range w.optional {
+		if hasFunction(kernel, spec.Programs[name].AttachTo) {
+			attached = append(attached, name)
+		}
 	}
-	if w.onDemand != "" {
-		wanted[w.onDemand] = spec.Programs[w.onDemand]
+	wanted := map[string]*ebpf.ProgramSpec{}
+	for _, name := range slices.Concat(attached, slices.Collect(maps.Values(w.onDemand))) {
+		if wanted[name] = spec.Programs[name]; wanted[name] == nil {
+			return nil, fmt.Errorf("%s: this kernel is too old for it", w)
+		}
 	}
 	spec.Programs = wanted
 	spec.Maps[bpfMapEvents].MaxEntries = uint32(powerOfTwo(max(cfg.RingBytes, os.Getpagesize())))
 	spec.Maps[bpfMapConns].MaxEntries = uint32(cfg.MaxConns)
 	spec.Maps[bpfMapTargets].MaxEntries = uint32(cfg.MaxTargets)
 	spec.Maps[bpfMapGoroutines].MaxEntries = uint32(cfg.MaxGoroutines)
-	if err := spec.Variables[bpfVarHeadLimit].Set(uint32(cfg.HeadBytes)); err != nil {
-		return nil, fmt.Errorf("set head_bytes: %w", err)
+	if v, err := features.LinuxVersionCode(); err == nil && v < 6<<16|1<<8 {
+		for _, name := range growing {
+			spec.Maps[name].Flags &^= unix.BPF_F_NO_PREALLOC
+		}
 	}
-	if err := spec.Variables[bpfVarIdSeed].Set(rand.Uint64()); err != nil {
-		return nil, fmt.Errorf("set the seed of request ids: %w", err)
+	for name, value := range map[string]any{
+		bpfVarHeadLimit:       uint32(cfg.HeadBytes),
+		bpfVarIdSeed:          rand.Uint64(),
+		bpfVarSyscallsOnly:    slices.Contains(w.programs, bpfProgSysExit),
+		bpfVarRecvmsgNonblock: parameters(kernel, "tcp_recvmsg") == 6,
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, fmt.Errorf("set %s of the programs: %w", name, err)
+		}
 	}
-	if err := spec.Variables[bpfVarSyscallsOnly].Set(slices.Contains(w.programs, bpfProgSysExit)); err != nil {
-		return nil, fmt.Errorf("tell the programs how they are attached: %w", err)
-	}
-	coll, err := ebpf.NewCollection(spec)
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: kernel}})
 	if err != nil {
-		return nil, fmt.Errorf("load the kernel side (%s): %w", w.name, explain(err))
+		return nil, fmt.Errorf("load the kernel side (%s): %w", w, explain(err))
 	}
 	c.programs = maps.Clone(coll.Programs)
 	c.maps = maps.Clone(coll.Maps)
@@ -207,37 +290,71 @@ func load(cfg Config, w way) (_ *Core, err error) {
 	return c, nil
 }
 
+// hasFunction says whether the kernel, or a module that is built into it, has the function.
+func hasFunction(kernel *btf.Spec, name string) bool { return parameters(kernel, name) >= 0 }
+
+// parameters is how many parameters a function of the kernel has; -1: there is none of this name.
+func parameters(kernel *btf.Spec, name string) int {
+	var f *btf.Func
+	if kernel.TypeByName(name, &f) != nil {
+		return -1
+	}
+	proto, ok := f.Type.(*btf.FuncProto)
+	if !ok {
+		return -1
+	}
+	return len(proto.Params)
+}
+
+// maxActive is how many calls may be under way at once for a kretprobe to tell of the return of each: the most that
+// the kernel allows. Without tracefs it is ten, or two for each processor.
+const maxActive = 4096
+
 func (c *Core) attach(name string) error {
-	l, err := link.AttachTracing(link.TracingOptions{Program: c.programs[name], AttachType: ebpf.AttachTraceRawTp})
+	program, spec := c.programs[name], c.specs[name]
+	var l link.Link
+	var err error
+	switch {
+	case spec.Type != ebpf.Kprobe:
+		l, err = link.AttachTracing(link.TracingOptions{Program: program, AttachType: spec.AttachType})
+	case strings.HasPrefix(spec.SectionName, "kretprobe/"):
+		if l, err = link.Kretprobe(spec.AttachTo, program, &link.KprobeOptions{RetprobeMaxActive: maxActive}); err != nil {
+			l, err = link.Kretprobe(spec.AttachTo, program, nil)
+		}
+	default:
+		l, err = link.Kprobe(spec.AttachTo, program, nil)
+	}
 	if err != nil {
-		return fmt.Errorf("attach to tracepoint %s: %w", name, explain(err))
+		return fmt.Errorf("attach to %s: %w", spec.SectionName, explain(err))
 	}
 	// One that nothing holds is closed by the garbage collector, and the program is detached.
 	c.links = append(c.links, l)
 	return nil
 }
 
-// AttachOnDemand attaches sys_enter if the programs have found since the last call that it is needed, and says
-// whether it did.
-func (c *Core) AttachOnDemand() (bool, error) {
+// AttachOnDemand attaches what the programs have found since the last call to be needed, and says what that was.
+func (c *Core) AttachOnDemand() (Need, error) {
 	c.linksMu.Lock()
 	defer c.linksMu.Unlock()
-	if c.onDemand == "" {
-		return false, nil
+	if len(c.onDemand) == 0 {
+		return 0, nil
 	}
 	var b [4]byte
-	if _, err := c.reader.ReadAt(b[:], readerSyscalls); err != nil {
-		return false, fmt.Errorf("read what the programs need: %w", err)
+	if _, err := c.reader.ReadAt(b[:], readerNeeds); err != nil {
+		return 0, fmt.Errorf("read what the programs need: %w", err)
 	}
-	if binary.LittleEndian.Uint32(b[:]) == 0 {
-		return false, nil
+	var attached Need
+	for need, name := range c.onDemand {
+		if Need(binary.LittleEndian.Uint32(b[:]))&need == 0 {
+			continue
+		}
+		delete(c.onDemand, need)
+		if err := c.attach(name); err != nil {
+			return attached, err
+		}
+		attached |= need
 	}
-	name := c.onDemand
-	c.onDemand = ""
-	if err := c.attach(name); err != nil {
-		return false, err
-	}
-	return true, nil
+	return attached, nil
 }
 
 // explain puts the likely cause beside errors that name it badly.
@@ -307,7 +424,7 @@ func (c *Core) Detach() error {
 	for i := len(c.links) - 1; i >= 0; i-- {
 		errs = append(errs, c.links[i].Close())
 	}
-	c.links, c.onDemand = nil, ""
+	c.links, c.onDemand = nil, nil
 	return errors.Join(errs...)
 }
 
@@ -322,8 +439,8 @@ const (
 	readerIdle  = uint32(bpfReaderStateREADER_IDLE)
 )
 
-// readerSyscalls is where struct reader says that sys_enter is needed.
-const readerSyscalls = int64(unsafe.Offsetof(bpfReader{}.Syscalls))
+// readerNeeds is where struct reader says what is needed.
+const readerNeeds = int64(unsafe.Offsetof(bpfReader{}.Needs))
 
 // setReader tells the kernel side how the reader waits.
 func (c *Core) setReader(state uint32, wakeAt int) error {

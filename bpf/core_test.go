@@ -3,21 +3,28 @@
 package bpf
 
 import (
+	"strings"
 	"testing"
 
 	"breadcrumb/internal/bpftest"
 )
 
-// load loads and attaches the kernel side; no process is watched.
-func loadCore(t *testing.T, attach string) *Core {
+// needs are the kernels that have an attachment at all; it may be forbidden, or not compiled in, on newer ones too.
+var needs = map[string]string{"fentry": "5.5", "kprobe": "4.1", "socket": "6.3", "syscall": "5.5"}
+
+// loadCore loads and attaches the kernel side; no process is watched.
+func loadCore(t *testing.T, attach string, old bool) *Core {
 	t.Helper()
-	bpftest.Require(t, map[string]string{"socket": "6.3", "syscall": "5.15"}[attach], attach+" tracepoints")
+	bpftest.Require(t, needs[attach], attach)
 	cfg := Default()
 	cfg.Attach = attach
 	cfg.RingBytes = 1 << 20
-	core, err := Load(cfg)
+	core, err := loadBuild(cfg, old)
 	if err != nil {
-		t.Fatalf("%+v", err)
+		if bpftest.Allowed(attach) {
+			t.Fatalf("%+v", err)
+		}
+		t.Skipf("this kernel does not allow %s: %v", attach, err)
 	}
 	t.Cleanup(func() {
 		if err := core.Close(); err != nil {
@@ -27,19 +34,41 @@ func loadCore(t *testing.T, attach string) *Core {
 	return core
 }
 
+// TestLoad loads both builds of the programs by each attachment, and prints how much the verifier had to do.
 func TestLoad(t *testing.T) {
-	for _, attach := range []string{"socket", "syscall"} {
-		t.Run(attach, func(t *testing.T) {
-			core := loadCore(t, attach)
-			if want := attach + " tracepoints"; core.Attachment != want {
-				t.Errorf("attached by %s, want %s", core.Attachment, want)
+	for _, old := range []bool{false, true} {
+		for _, attach := range Attachments {
+			if attach == "tracepoint" || old && attach == "socket" || !old && isOld() {
+				continue
 			}
-		})
+			t.Run(attach+map[bool]string{true: " old"}[old], func(t *testing.T) {
+				core := loadCore(t, attach, old)
+				if !strings.HasPrefix(core.Attachment, attach) {
+					t.Errorf("attached by %s, want %s", core.Attachment, attach)
+				}
+				for name, p := range core.Programs() {
+					info, err := p.Info()
+					if err != nil {
+						t.Fatal(err)
+					}
+					n, ok := info.VerifiedInstructions()
+					if ok {
+						t.Logf("%s: %d instructions verified", name, n)
+					}
+					if n > maxVerified {
+						t.Errorf("%s: the verifier looked at %d instructions, more than %d", name, n, maxVerified)
+					}
+				}
+			})
+		}
 	}
 }
 
+// maxVerified leaves room to the verifier's limit of a million.
+const maxVerified = 500_000
+
 func TestVerdictReachesItsConnectionOnly(t *testing.T) {
-	core := loadCore(t, "socket")
+	core := loadCore(t, "syscall", isOld())
 	const conn = 7<<16 | 50
 	if err := core.Verdict(conn, VerdictHTTPServer); err != nil {
 		t.Fatal(err)

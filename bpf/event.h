@@ -131,6 +131,7 @@ enum stat {
 	STAT_MUTED,		/* calls on connections that no protocol claims */
 	STAT_AFTER_CLOSE,	/* calls on TCP sockets that were closed already: their bytes are not seen */
 	STAT_PROCESS_RING_FULL, /* exec or fork events that were lost */
+	STAT_MISSED_RETURNS,	/* calls of which a kretprobe did not tell: the kernel had no room for them */
 	STATS,
 };
 

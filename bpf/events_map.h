@@ -17,10 +17,17 @@ enum reader_state {
 };
 
 struct reader {
-	u32 state;    /* enum reader_state */
-	u32 wake_at;  /* bytes in the ring at which a reader that is awake is to be woken early */
-	u32 syscalls; /* set by programs: sys_enter is needed, for what the other hooks do not tell */
+	u32 state;   /* enum reader_state */
+	u32 wake_at; /* bytes in the ring at which a reader that is awake is to be woken early */
+	u32 needs;   /* enum need; set by programs */
 	u32 pad;
+};
+
+/* What is attached when it is needed, because it costs programs that are not traced. */
+enum need {
+	NEED_SYSCALLS = 1, /* sys_enter, for what the socket tracepoints do not tell */
+	NEED_ENTRY =
+		2, /* the entry of tcp_recvmsg, which alone knows where the bytes of io_uring and recvmmsg go */
 };
 
 /* One element. A wake-up costs some 18 us on the side of the program that is traced, so it is done once
@@ -62,14 +69,14 @@ static __always_inline void submit(void *event)
 	bpf_ringbuf_submit(event, wake_flags(count(STAT_EVENTS)));
 }
 
-/* need_syscalls asks user space to attach sys_enter. */
-static __always_inline void need_syscalls(void)
+/* needed asks user space to attach what is needed. */
+static __always_inline void needed(enum need need)
 {
 	u32 zero = 0;
 	struct reader *reader = bpf_map_lookup_elem(&readers, &zero);
 
-	if (reader && !reader->syscalls)
-		reader->syscalls = 1;
+	if (reader && !(reader->needs & need))
+		reader->needs |= need;
 }
 
 #endif

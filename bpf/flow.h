@@ -26,9 +26,8 @@ enum {
 	REFRESH = 16,	      /* requests after which what the least recently used loses is written anew */
 	QUIET_FROM = 65536,   /* a quiet body is reported again where its length doubles, from here on */
 	UNKNOWN_TRIES = 16,   /* runs of an unknown protocol that are shown to user space at most */
-	UNKNOWN_CALLS = 4,    /* of each run */
-	UNKNOWN_LIMIT = 1024, /* bytes of each call that are shown */
-	SEGMENTS = 64,	      /* of a vectored call that are read */
+	UNKNOWN_CALLS = 64,   /* of each run: who types a request sends each byte for itself */
+	UNKNOWN_LIMIT = 1024, /* bytes of each run that are shown */
 	HEAD_PIECES = 17, /* events for one call: one of MEDIUM and sixteen of LARGE payload hold 64 KiB */
 };
 
@@ -77,20 +76,99 @@ struct gathering {
 	u64 left;  /* of the call's bytes: those in the segment at base and behind it */
 	u32 got;   /* bytes copied */
 	u32 limit; /* bytes wanted, at most GATHER_PAYLOAD */
+	u32 kind;  /* enum buffer_kind */
+	u32 to;	   /* where in the payload of the event */
 };
 
-/* gather_segment copies what is wanted of one segment, and goes to the next; false at the end. */
-__noinline int gather_segment(struct gathering *g, struct gathered_text *to)
+/* telling is a call that is about to be told to user space, and what is known of it by then. */
+struct telling {
+	struct io io;
+	struct goids ids;
+	u32 flags; /* enum event_flag */
+	u32 dir;
+	u32 off;  /* bytes told so far */
+	u32 asks; /* it is the direction of requests */
+	u32 pad;
+};
+
+/* STEP is a function of what is told and its connection that is verified for itself. */
+#ifdef OLD_KERNEL
+struct work {
+	struct telling t;
+	struct gathering g;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct work);
+} works SEC(".maps");
+
+static __always_inline struct work *work(void)
 {
-	struct iovec seg;
+	u32 zero = 0;
+
+	return bpf_map_lookup_elem(&works, &zero);
+}
+
+static __always_inline struct conn *conn_told(struct work *w)
+{
+	u64 key = w ? w->t.io.key : 0;
+
+	return bpf_map_lookup_elem(&conns, &key);
+}
+
+#define STEP(name) __noinline int name(u32 unused)
+#define STEP_WORK                                                                                            \
+	struct work *w = work();                                                                             \
+	struct conn *c = conn_told(w);                                                                       \
+	struct telling *t = w ? &w->t : 0
+#define DO_STEP(name, t, c) name(0)
+#define GATHER_STEP(name) __noinline int name(u32 unused)
+#define GATHER_WORK                                                                                          \
+	struct work *w = work();                                                                             \
+	struct gathering *g = w ? &w->g : 0;                                                                 \
+	struct data_event *e = room(0);                                                                      \
+	struct gathered_text *to = e && g ? (void *)((u8 *)(e + 1) + at_most(g->to, BODY_HEAD)) : 0
+#define DO_GATHER(name, g, to) name(0)
+#define NEW_GATHERING(g)                                                                                     \
+	struct work *gathering_work = work();                                                                \
+	struct gathering *g = &gathering_work->g;                                                            \
+	if (!gathering_work)                                                                                 \
+	return 0
+#define NEW_TELLING(t)                                                                                       \
+	struct work *telling_work = work();                                                                  \
+	struct telling *t = &telling_work->t;                                                                \
+	if (!telling_work)                                                                                   \
+		return 0;                                                                                    \
+	__builtin_memset(t, 0, sizeof(*t))
+#else
+#define STEP(name) __noinline int name(struct telling *t, struct conn *c)
+#define STEP_WORK
+#define DO_STEP(name, t, c) name(t, c)
+#define GATHER_STEP(name) __noinline int name(struct gathering *g, struct gathered_text *to)
+#define GATHER_WORK
+#define DO_GATHER(name, g, to) name(g, to)
+#define NEW_GATHERING(g)                                                                                     \
+	struct gathering gathering_memory;                                                                   \
+	struct gathering *g = &gathering_memory
+#define NEW_TELLING(t)                                                                                       \
+	struct telling telling_memory = {};                                                                  \
+	struct telling *t = &telling_memory
+#endif
+
+/* gather_segment copies what is wanted of one segment, and goes to the next; false at the end. */
+GATHER_STEP(gather_segment)
+{
+	GATHER_WORK;
+	struct segment seg;
 	u64 got, len;
 
-	if (!g || !to || !g->left || g->got >= g->limit)
-		return 0;
-	if (bpf_probe_read_user(&seg, sizeof(seg), (void *)g->base))
+	if (!g || !to || !g->left || g->got >= g->limit || !read_segment(&seg, g->base, g->kind))
 		return 0;
 	g->base += sizeof(seg);
-	len = seg.iov_len < g->left ? seg.iov_len : g->left;
+	len = seg.len < g->left ? seg.len : g->left;
 	g->left -= len;
 	if (g->from >= len) {
 		g->from -= len;
@@ -101,50 +179,71 @@ __noinline int gather_segment(struct gathering *g, struct gathered_text *to)
 		len = g->limit - g->got;
 	len = at_most(len, GATHER_PAYLOAD);
 	got = at_most(g->got, GATHER_PAYLOAD);
-	if (bpf_probe_read_user(to->text + got, len, (void *)(seg.iov_base + g->from)))
+	if (g->kind == BUFFER_USER || g->kind == BUFFER_IOVEC) {
+		if (bpf_probe_read_user(to->text + got, len, (void *)(seg.base + g->from)))
+			return 0;
+	} else if (bpf_probe_read_kernel(to->text + got, len, (void *)(seg.base + g->from))) {
 		return 0;
+	}
 	g->from = 0;
 	g->got = got + len;
 	return 1;
 }
 
-/* gather copies up to limit of total bytes that lie in segments, from offset from on. */
-static __always_inline u32 gather(const struct buffer *buf, u32 total, u32 from, u32 limit,
-				  struct gathered_text *to)
+/* gather copies up to limit of total bytes that lie in segments, from offset from on, to an offset of the payload. */
+static __always_inline u32 gather(const struct buffer *buf, u32 total, u32 from, u32 limit, u8 *payload,
+				  const u32 to)
 {
-	struct gathering g = {.base = buf->base, .from = from, .left = total, .limit = limit};
+	NEW_GATHERING(g);
 
+	*g = (struct gathering){
+		.base = buf->base,
+		.from = (u64)from + buf->skip,
+		.left = (u64)total + buf->skip,
+		.limit = limit,
+		.kind = buf->kind,
+		.to = to,
+	};
 	for (u32 i = 0; i < SEGMENTS; i++) {
-		if (i >= buf->segments || !gather_segment(&g, to))
+		if (i >= buf->segments ||
+		    !DO_GATHER(gather_segment, g, (struct gathered_text *)(payload + to)))
 			break;
 	}
-	return g.got;
+	return g->got;
 }
 
-/* segments_start is first_bytes for a vectored call whose first segments may be short. */
-__noinline u64 segments_start(u64 base, u32 segments, u32 total)
+/* segments_start is first_bytes for a vectored call whose first segments may be short; where is skip of struct
+ * buffer in the upper half, and kind. */
+__noinline u64 segments_start(u64 base, u32 segments, u32 total, u64 where)
 {
+	u32 kind = where;
+	u64 skip = where >> 32;
 	u64 word = 0;
 	u32 got = 0;
 
 	for (u32 i = 0; i < sizeof(word); i++) {
-		struct iovec seg;
+		struct segment seg;
 		u64 n;
 
 		if (i >= segments || got >= sizeof(word) || got >= total ||
-		    bpf_probe_read_user(&seg, sizeof(seg), (void *)(base + i * sizeof(seg))))
+		    !read_segment(&seg, base + i * sizeof(seg), kind))
 			break;
-		n = seg.iov_len < total - got ? seg.iov_len : total - got;
+		n = seg.len - skip < total - got ? seg.len - skip : total - got;
 		/* Byte by byte: at a variable offset of the stack the verifier allows nothing else. */
 		for (u32 j = 0; j < sizeof(word); j++) {
-			u8 byte;
+			void *from = (void *)(seg.base + skip + j);
+			u8 byte = 0;
 
-			if (j >= n || got >= sizeof(word) ||
-			    bpf_probe_read_user(&byte, 1, (void *)(seg.iov_base + j)))
+			if (j >= n || got >= sizeof(word))
 				break;
+			if (kind == BUFFER_USER || kind == BUFFER_IOVEC)
+				bpf_probe_read_user(&byte, 1, from);
+			else
+				bpf_probe_read_kernel(&byte, 1, from);
 			word |= (u64)byte << (8 * got);
 			got++;
 		}
+		skip = 0;
 	}
 	return word;
 }
@@ -158,22 +257,12 @@ static __always_inline u64 first_bytes(const struct io *io)
 	if (!io->buf.base)
 		return 0;
 	if (io->buf.segments)
-		return segments_start(io->buf.base, io->buf.segments, io->total);
+		return segments_start(io->buf.base, io->buf.segments, io->total,
+				      (u64)io->buf.skip << 32 | io->buf.kind);
 	if (bpf_probe_read_user(&word, at_most(n, sizeof(word)), (void *)io->buf.base))
 		return 0;
 	return word;
 }
-
-/* telling is a call that is about to be told to user space, and what is known of it by then. */
-struct telling {
-	struct io io;
-	struct goids ids;
-	u32 flags; /* enum event_flag */
-	u32 dir;
-	u32 off;  /* bytes told so far */
-	u32 asks; /* it is the direction of requests */
-	u32 pad;
-};
 
 static __always_inline void fill(struct data_event *e, const struct telling *t, struct conn *c)
 {
@@ -213,8 +302,9 @@ static __always_inline void unreadable(struct data_event *e)
 }
 
 /* report_segments is report for a vectored call. */
-__noinline int report_segments(struct telling *t, struct conn *c)
+STEP(report_segments)
 {
+	STEP_WORK;
 	const struct buffer *buf;
 	struct data_event *e;
 	u8 *payload;
@@ -222,45 +312,45 @@ __noinline int report_segments(struct telling *t, struct conn *c)
 
 	if (!t || !c)
 		return 0;
-	e = bpf_ringbuf_reserve(&events, sizeof(*e) + BODY_HEAD + sizeof(struct gathered_text), 0);
-	if (!e) {
-		lost(c);
-		return 0;
-	}
+	e = room(BODY_HEAD + sizeof(struct gathered_text));
+	if (!e)
+		goto full;
 	payload = (u8 *)(e + 1);
 	total = t->io.total;
 	buf = &t->io.buf;
 	fill(e, t, c);
 	if (total > BODY_HEAD + BODY_TAIL) {
-		e->captured = gather(buf, total, 0, BODY_HEAD, (void *)payload);
+		e->captured = gather(buf, total, 0, BODY_HEAD, payload, 0);
 		if (e->captured == BODY_HEAD)
-			e->tail = gather(buf, total, total - BODY_TAIL, BODY_TAIL,
-					 (void *)(payload + BODY_HEAD));
+			e->tail = gather(buf, total, total - BODY_TAIL, BODY_TAIL, payload, BODY_HEAD);
 	} else {
-		e->captured = gather(buf, total, 0, BODY_HEAD + BODY_TAIL, (void *)payload);
+		e->captured = gather(buf, total, 0, BODY_HEAD + BODY_TAIL, payload, 0);
 	}
 	if (!e->captured)
 		unreadable(e);
-	submit(e);
+	if (!tell(e, BODY_HEAD + sizeof(struct gathered_text)))
+		goto full;
 	c->told[t->dir & 1] = c->pos[t->dir & 1] + total;
 	return 1;
+full:
+	lost(c);
+	return 0;
 }
 
 /* report tells of a call that holds a body, or a part of it, with its first and last bytes. False: there was no
  * room. */
-__noinline int report(struct telling *t, struct conn *c)
+STEP(report)
 {
+	STEP_WORK;
 	struct data_event *e;
 	u8 *payload;
 	u32 total;
 
 	if (!t || !c)
 		return 0;
-	e = bpf_ringbuf_reserve(&events, sizeof(*e) + SMALL_PAYLOAD, 0);
-	if (!e) {
-		lost(c);
-		return 0;
-	}
+	e = room(SMALL_PAYLOAD);
+	if (!e)
+		goto full;
 	payload = (u8 *)(e + 1);
 	total = t->io.total;
 	fill(e, t, c);
@@ -276,9 +366,13 @@ __noinline int report(struct telling *t, struct conn *c)
 		if (!e->captured)
 			unreadable(e);
 	}
-	submit(e);
+	if (!tell(e, SMALL_PAYLOAD))
+		goto full;
 	c->told[t->dir & 1] = c->pos[t->dir & 1] + total;
 	return 1;
+full:
+	lost(c);
+	return 0;
 }
 
 /* ends_in_blank_line is the cheap case: everything that moved was captured, and is no more than a head. */
@@ -288,27 +382,31 @@ static __always_inline bool ends_in_blank_line(const u8 *text, u32 n, const u32 
 }
 
 /* tell_head tells of a part of a message's head, from offset t->off. False: there was no room. */
-__noinline int tell_head(struct telling *t, struct conn *c)
+STEP(tell_head)
 {
+	STEP_WORK;
 	struct data_event *e;
 	bool ends;
 	u8 *text;
 	u32 left;
+	u32 size;
 	u32 n;
 
 	if (!t || !c)
 		return 0;
 	left = t->io.total - t->off;
 	if (t->io.buf.segments) {
-		e = bpf_ringbuf_reserve(&events, sizeof(*e) + sizeof(struct gathered_text), 0);
+		size = sizeof(struct gathered_text);
+		e = room(sizeof(struct gathered_text));
 		if (!e)
 			goto full;
 		text = (u8 *)(e + 1);
-		n = gather(&t->io.buf, t->io.total, t->off, GATHER_PAYLOAD, (void *)text);
+		n = gather(&t->io.buf, t->io.total, t->off, GATHER_PAYLOAD, text, 0);
 		ends = n == left ? ends_in_blank_line(text, n, GATHER_PAYLOAD)
 				 : has_blank_line(text, n, GATHER_PAYLOAD);
 	} else if (left <= SMALL_PAYLOAD) {
-		e = bpf_ringbuf_reserve(&events, sizeof(*e) + SMALL_PAYLOAD, 0);
+		size = SMALL_PAYLOAD;
+		e = room(SMALL_PAYLOAD);
 		if (!e)
 			goto full;
 		text = (u8 *)(e + 1);
@@ -316,7 +414,8 @@ __noinline int tell_head(struct telling *t, struct conn *c)
 		ends = ends_in_blank_line(text, n, SMALL_PAYLOAD);
 	} else if (left <= MEDIUM_PAYLOAD || (!t->asks && !t->off)) {
 		/* An answer's body follows its head: look whether the head is small. */
-		e = bpf_ringbuf_reserve(&events, sizeof(*e) + MEDIUM_PAYLOAD, 0);
+		size = MEDIUM_PAYLOAD;
+		e = room(MEDIUM_PAYLOAD);
 		if (!e)
 			goto full;
 		text = (u8 *)(e + 1);
@@ -324,7 +423,8 @@ __noinline int tell_head(struct telling *t, struct conn *c)
 		ends = n == left ? ends_in_blank_line(text, n, MEDIUM_PAYLOAD)
 				 : has_blank_line(text, n, MEDIUM_PAYLOAD);
 	} else {
-		e = bpf_ringbuf_reserve(&events, sizeof(*e) + LARGE_PAYLOAD, 0);
+		size = LARGE_PAYLOAD;
+		e = room(LARGE_PAYLOAD);
 		if (!e)
 			goto full;
 		text = (u8 *)(e + 1);
@@ -343,7 +443,8 @@ __noinline int tell_head(struct telling *t, struct conn *c)
 		e->total = n;
 	t->off += e->total;
 	t->flags &= ~FLAG_NAMED;
-	submit(e);
+	if (!tell(e, size))
+		goto full;
 	c->told[t->dir & 1] = c->pos[t->dir & 1] + t->off;
 	return 1;
 full:
@@ -358,7 +459,7 @@ full:
 static __always_inline bool tell_message(struct telling *t, struct conn *c)
 {
 	for (u32 i = 0; i < HEAD_PIECES; i++) {
-		if (!tell_head(t, c))
+		if (!DO_STEP(tell_head, t, c))
 			break;
 		if (t->off >= t->io.total)
 			break;
@@ -368,12 +469,12 @@ static __always_inline bool tell_message(struct telling *t, struct conn *c)
 
 /*
  * new_request gives the connection the id of its next request: the connection's number and the request's, well
- * mixed (the finalizer of SplitMix64; Steele et al., OOPSLA 2014). The mixing maps no two inputs to one value,
- * so ids are unique by construction, and it costs less than a call for a random number.
+ * mixed (SplitMix64; Steele et al., OOPSLA 2014). The mixing maps no two inputs to one value, so that ids do not
+ * collide, and it costs less than a call for a random number.
  */
 static __always_inline void new_request(struct conn *c)
 {
-	u64 id = id_seed ^ c->id << 32 ^ c->names++;
+	u64 id = id_seed + c->id * 0x9e3779b97f4a7c15ULL + c->names++;
 
 	id = (id ^ id >> 30) * 0xbf58476d1ce4e5b9ULL;
 	id = (id ^ id >> 27) * 0x94d049bb133111ebULL;
@@ -398,6 +499,11 @@ static __always_inline u32 name_call(const struct io *io, struct conn *c, struct
 			return c->noted_flags;
 		if (c->noted_flags & FLAG_CAUSE_GOROUTINE)
 			return c->noted_flags;
+	}
+	if (io->uring) {
+		/* What was read last says nothing: the program asked for it at another time. */
+		c->cause = 0;
+		return 0;
 	}
 	if (target->flags & TARGET_GO) {
 		c->cause = ids->id ? goroutine_request(io->tgid, *ids, &flags) : 0;
@@ -434,7 +540,7 @@ static __always_inline void catch_up(struct conn *c, const u32 dir)
 
 /* on_bytes is called once for each call that moved bytes; t->io is set. */
 static __always_inline void on_bytes(struct telling *t, struct conn *c, struct target *target,
-				     struct thread *thread, struct pt_regs *regs, const u32 dir)
+				     struct thread *thread, const struct call_regs *regs, const u32 dir)
 {
 	const struct io *io = &t->io;
 	u32 verdict = verdict_of(c->id);
@@ -469,6 +575,8 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	if (c->protocol == PROTOCOL_UNKNOWN && verdict != VERDICT_NONE) {
 		c->protocol = PROTOCOL_HTTP1;
 		c->role = verdict == VERDICT_HTTP_SERVER ? ROLE_SERVER : ROLE_CLIENT;
+		if (c->head_left)
+			c->head_left = head_limit;
 	}
 	start = turn;
 	if (!turn || c->protocol == PROTOCOL_UNKNOWN) {
@@ -488,12 +596,12 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	t->asks = c->role == (dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT);
 
 	if (target->flags & TARGET_GO && t->asks)
-		t->ids = read_goids(target, USER_G(regs), USER_SP(regs), c->task);
+		t->ids = read_goids(target, regs->g, regs->sp, c->task);
 	if (start && t->asks) {
 		t->flags |= FLAG_NAMED;
 		if (dir == DIR_EGRESS) {
 			if (t->ids.id) {
-				t->ids.parent = read_parent_goid(target, USER_G(regs));
+				t->ids.parent = read_parent_goid(target, regs->g);
 				c->task = t->ids.id;
 			}
 			t->flags |= name_call(io, c, target, thread, &t->ids);
@@ -505,7 +613,9 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 
 	/* Who reads a request works for it; who reads an answer goes on with what the call was made for. */
 	if (dir == DIR_INGRESS && c->protocol == PROTOCOL_HTTP1) {
-		if (!(target->flags & TARGET_GO)) {
+		if (io->uring) {
+			thread->request = 0;
+		} else if (!(target->flags & TARGET_GO)) {
 			thread->request = c->role == ROLE_SERVER ? c->request : c->cause;
 		} else if (t->asks && t->ids.id && (c->task != t->ids.id || c->names % REFRESH == 0)) {
 			goroutine_serves(t->ids.id, io->key, c);
@@ -525,14 +635,15 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 		if (turn && dir == DIR_INGRESS)
 			__sync_fetch_and_add(&target->muted, 1);
 	} else if (c->protocol == PROTOCOL_UNKNOWN) {
-		if (turn)
+		if (turn) {
 			c->tries++;
-		if (c->tries <= UNKNOWN_TRIES && c->chunks < UNKNOWN_CALLS &&
-		    conn_announce(c, io->key, io->end)) {
-			c->chunks++;
 			/* Enough for a protocol to show itself, and for the head of a message of HTTP whose method is
 			 * not one of the usual. */
 			c->head_left = UNKNOWN_LIMIT;
+		}
+		if (c->tries <= UNKNOWN_TRIES && c->chunks < UNKNOWN_CALLS && c->head_left &&
+		    conn_announce(c, io->key, io->end)) {
+			c->chunks++;
 			tell_message(t, c);
 		}
 	} else if (!conn_announce(c, io->key, io->end)) {
@@ -541,23 +652,23 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	} else if (c->head_left && io->buf.base) {
 		kept = tell_message(t, c);
 	} else {
-		bool tell = c->chunks < BODY_CHUNKS || end >= c->quiet_until || t->flags & FLAG_NAMED;
+		bool worth = c->chunks < BODY_CHUNKS || end >= c->quiet_until || t->flags & FLAG_NAMED;
 
-		if (!tell && io->buf.base && !io->buf.segments && io->total >= 5) {
+		if (!worth && io->buf.base && !io->buf.segments && io->total >= 5) {
 			/* A chunked body ends with "0\r\n\r\n". */
 			u32 last = 0;
 
 			bpf_probe_read_user(&last, sizeof(last), (void *)(io->buf.base + io->total - 4));
-			tell = last == 0x0a0d0a0d;
+			worth = last == 0x0a0d0a0d;
 		}
-		if (tell) {
+		if (worth) {
 			if (c->chunks < BODY_CHUNKS)
 				c->chunks++;
 			if (end >= c->quiet_until) {
 				c->quiet_until = end + c->quiet_step;
 				c->quiet_step *= 2;
 			}
-			kept = io->buf.segments ? report_segments(t, c) : report(t, c);
+			kept = io->buf.segments ? DO_STEP(report_segments, t, c) : DO_STEP(report, t, c);
 		}
 	}
 	if (!kept && t->flags & FLAG_NAMED)

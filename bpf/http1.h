@@ -3,6 +3,8 @@
 #ifndef HTTP1_H
 #define HTTP1_H
 
+#include "room.h"
+
 #define WORD(a, b, c, d, e, f, g, h)                                                                         \
 	((u64)(a) | (u64)(b) << 8 | (u64)(c) << 16 | (u64)(d) << 24 | (u64)(e) << 32 | (u64)(f) << 40 |      \
 	 (u64)(g) << 48 | (u64)(h) << 56)
@@ -45,12 +47,24 @@ struct stretch {
  * Whether the first n bytes of the stretch hold "\r\n\r\n". Global functions are verified once, and not once
  * for each place and state from which they are called.
  */
+#ifdef OLD_KERNEL
+__noinline int stretch_has_blank_line(u32 at, u32 n)
+{
+	struct data_event *e = room(0);
+	struct stretch *s;
+	const u8 *text;
+
+	if (!e)
+		return 0;
+	s = (struct stretch *)((u8 *)(e + 1) + at_most(at, ROOM_PAYLOAD - sizeof(*s)));
+#else
 __noinline int stretch_has_blank_line(struct stretch *s, u32 n)
 {
 	const u8 *text;
 
 	if (!s)
 		return 0;
+#endif
 	text = s->text;
 	for (u32 i = 0; i + 4 <= sizeof(s->text); i += 2) {
 		u16 two = *(const u16 *)(text + i);
@@ -78,8 +92,13 @@ static __always_inline bool has_blank_line(u8 *text, u32 n, const u32 max)
 
 		if (off + 4 > n)
 			break;
+#ifdef OLD_KERNEL
+		if (stretch_has_blank_line(at, n - at))
+			return true;
+#else
 		if (stretch_has_blank_line((struct stretch *)(text + at), n - at))
 			return true;
+#endif
 	}
 	return false;
 }

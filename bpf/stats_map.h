@@ -2,6 +2,13 @@
 #ifndef STATS_MAP_H
 #define STATS_MAP_H
 
+/* Flags of maps that grow with their use. */
+#ifdef OLD_KERNEL /* what traces may not allocate then */
+#define GROWING 0
+#else
+#define GROWING BPF_F_NO_PREALLOC
+#endif
+
 /* One counter for each enumerator of enum stat; programs add, user space sums and reads. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

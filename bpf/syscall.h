@@ -6,6 +6,8 @@
 #ifndef SYSCALL_H
 #define SYSCALL_H
 
+#include "iter.h"
+
 #if defined(__TARGET_ARCH_x86)
 /* arch/x86/entry/syscalls/syscall_64.tbl */
 enum {
@@ -27,14 +29,12 @@ enum {
 	NR_SENDMMSG = 307,
 	NR_IO_URING_ENTER = 426,
 };
-#define CALL_NR(r) ((s32)(r)->orig_ax)
-#define CALL_ARG1(r) ((r)->di)
-#define CALL_ARG2(r) ((r)->si)
-#define CALL_ARG3(r) ((r)->dx)
-#define CALL_ARG4(r) ((r)->r10)
-#define USER_SP(r) ((r)->sp)
-#define USER_G(r) ((r)->r14) /* Go: the running goroutine, ABIInternal */
-#define IS_64_BIT(r) ((r)->cs == 0x33)
+#define REG_NR orig_ax
+#define REG_ARGS di, si, dx, r10
+#define REG_SP sp
+#define REG_G r14 /* Go: the running goroutine, ABIInternal */
+#define REG_MODE cs
+#define IS_64_BIT(mode) ((u16)(mode) == 0x33)
 #elif defined(__TARGET_ARCH_arm64)
 /* include/uapi/asm-generic/unistd.h */
 enum {
@@ -56,21 +56,59 @@ enum {
 	NR_PWRITEV2 = 287,
 	NR_IO_URING_ENTER = 426,
 };
-#define CALL_NR(r) ((r)->syscallno)
-#define CALL_ARG1(r) ((r)->orig_x0)
-#define CALL_ARG2(r) ((r)->regs[1])
-#define CALL_ARG3(r) ((r)->regs[2])
-#define CALL_ARG4(r) ((r)->regs[3])
-#define USER_SP(r) ((r)->sp)
-#define USER_G(r) ((r)->regs[28])
-#define IS_64_BIT(r) (!((r)->pstate & 0x10)) /* PSR_MODE32_BIT */
+#define REG_NR syscallno
+#define REG_ARGS orig_x0, regs[1], regs[2], regs[3]
+#define REG_SP sp
+#define REG_G regs[28]
+#define REG_MODE pstate
+#define IS_64_BIT(mode) (!((mode) & 0x10)) /* PSR_MODE32_BIT */
 #endif
 
-/* Where the bytes of a call lie in the process's memory. */
-struct buffer {
-	u64 base;     /* of the bytes, or of an array of struct iovec; 0: they do not lie there */
-	u32 segments; /* length of the array; 0: there is none */
+/* call_regs are the registers with which a task has entered the kernel. */
+struct call_regs {
+	s32 nr; /* of the system call */
+	u32 is_64_bit;
+	u64 args[4];
+	u64 sp;
+	u64 g; /* Go: address of the running runtime.g */
 };
+
+#define READ_REGS(read, arg1, arg2, arg3, arg4)                                                              \
+	((struct call_regs){                                                                                 \
+		.nr = read(REG_NR),                                                                          \
+		.is_64_bit = IS_64_BIT(read(REG_MODE)),                                                      \
+		.args = {read(arg1), read(arg2), read(arg3), read(arg4)},                                    \
+		.sp = read(REG_SP),                                                                          \
+		.g = read(REG_G),                                                                            \
+	})
+#define READ_REGS_ARGS(read, ...) READ_REGS(read, __VA_ARGS__)
+
+/* regs_at reads what the verifier knows as struct pt_regs. */
+static __always_inline struct call_regs regs_at(const struct pt_regs *regs)
+{
+#define TRUSTED(reg) (regs->reg)
+	return READ_REGS_ARGS(TRUSTED, REG_ARGS);
+#undef TRUSTED
+}
+
+#ifdef OLD_KERNEL
+enum { THREAD_SIZE = 16384 };
+
+/* The registers are at the end of the task's kernel stack. */
+static __always_inline struct call_regs task_regs(struct task_struct *task)
+{
+	struct pt_regs *regs =
+		(void *)((u64)BPF_CORE_READ(task, stack) + THREAD_SIZE - bpf_core_type_size(struct pt_regs));
+#define UNTRUSTED(reg) BPF_CORE_READ(regs, reg)
+	return READ_REGS_ARGS(UNTRUSTED, REG_ARGS);
+#undef UNTRUSTED
+}
+#else
+static __always_inline struct call_regs task_regs(struct task_struct *task)
+{
+	return regs_at((struct pt_regs *)bpf_task_pt_regs(task));
+}
+#endif
 
 static __always_inline struct buffer message_buffer(u64 msghdr)
 {
@@ -85,32 +123,32 @@ static __always_inline struct buffer message_buffer(u64 msghdr)
 }
 
 /* index is that of the message in a sendmmsg or recvmmsg. */
-static __always_inline struct buffer call_buffer(struct pt_regs *regs, u32 index)
+static __always_inline struct buffer call_buffer(const struct call_regs *regs, u32 index)
 {
 	struct buffer buf = {};
 
-	if (!IS_64_BIT(regs))
+	if (!regs->is_64_bit)
 		return buf;
-	switch (CALL_NR(regs)) {
+	switch (regs->nr) {
 	case NR_READ:
 	case NR_WRITE:
 	case NR_RECVFROM:
 	case NR_SENDTO:
-		buf.base = CALL_ARG2(regs);
+		buf.base = regs->args[1];
 		break;
 	case NR_READV:
 	case NR_WRITEV:
 	case NR_PREADV2:
 	case NR_PWRITEV2:
-		buf.base = CALL_ARG2(regs);
-		buf.segments = CALL_ARG3(regs);
+		buf.base = regs->args[1];
+		buf.segments = regs->args[2];
 		break;
 	case NR_RECVMSG:
 	case NR_SENDMSG:
-		return message_buffer(CALL_ARG2(regs));
+		return message_buffer(regs->args[1]);
 	case NR_RECVMMSG:
 	case NR_SENDMMSG:
-		return message_buffer(CALL_ARG2(regs) + (u64)index * sizeof(struct mmsghdr));
+		return message_buffer(regs->args[1] + (u64)index * sizeof(struct mmsghdr));
 	}
 	return buf;
 }

@@ -25,7 +25,7 @@ struct target {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(map_flags, GROWING);
 	__type(key, u32);
 	__type(value, struct target);
 } targets SEC(".maps");
@@ -44,7 +44,7 @@ struct image {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(map_flags, GROWING);
 	__type(key, struct image);
 	__type(value, struct target);
 } images SEC(".maps");

@@ -2,6 +2,8 @@
 #ifndef THREAD_MAP_H
 #define THREAD_MAP_H
 
+#include <bpf/bpf_core_read.h>
+
 #include "stats_map.h"
 
 /* What is known of a thread of a watched process. */
@@ -10,8 +12,53 @@ struct thread {
 	u64 request; /* the current request of the thread; 0: none */
 	u32 message; /* index of the next message within a sendmmsg or recvmmsg */
 	u32 watched; /* sys_enter is attached: message is right */
+	/* A call of a kernel's function that is under way, from its entry to its return: */
+	u64 sk;	 /* address of the struct sock; 0: none */
+	u64 msg; /* address of the struct msghdr */
+	u32 flags;
+	/* The same of tcp_recvmsg, to the first bytes: */
+	u32 read_flags;
+	u64 read_sk;
+	u64 read_msg;
 };
 
+#ifdef OLD_KERNEL /* before 5.11 */
+/* By thread id. Nothing removes the threads that have ended; the least recently used go. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u32);
+	__type(value, struct thread);
+} threads SEC(".maps");
+
+static __always_inline struct task_struct *current_task(void)
+{
+	return (struct task_struct *)bpf_get_current_task();
+}
+
+static __always_inline u32 task_flags(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, flags);
+}
+
+static __always_inline void *task_uring(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, io_uring);
+}
+
+static __always_inline struct thread *thread_get(struct task_struct *task)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
+	struct thread fresh = {};
+
+	if (thread)
+		return thread;
+	if (bpf_map_update_elem(&threads, &tid, &fresh, BPF_NOEXIST))
+		count(STAT_THREADS_FULL);
+	return bpf_map_lookup_elem(&threads, &tid);
+}
+#else
 /* Added when a watched thread does I/O, removed by the kernel with the thread. */
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
@@ -20,6 +67,22 @@ struct {
 	__type(value, struct thread);
 } threads SEC(".maps");
 
+static __always_inline struct task_struct *current_task(void)
+{
+	return bpf_get_current_task_btf();
+}
+
+static __always_inline u32 task_flags(struct task_struct *task)
+{
+	return task->flags;
+}
+
+static __always_inline void *task_uring(struct task_struct *task)
+{
+	return task->io_uring;
+}
+
+/* thread_get is of the current task. */
 static __always_inline struct thread *thread_get(struct task_struct *task)
 {
 	struct thread *thread = bpf_task_storage_get(&threads, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
@@ -28,5 +91,6 @@ static __always_inline struct thread *thread_get(struct task_struct *task)
 		count(STAT_THREADS_FULL);
 	return thread;
 }
+#endif
 
 #endif

@@ -21,6 +21,14 @@ type (
 	Stat          = bpfStat
 	Conn          = bpfConn
 	Target        = bpfTarget
+	// Need is what the programs ask for, see AttachOnDemand.
+	Need = bpfNeed
+)
+
+// Needs.
+const (
+	NeedSyscalls = bpfNeedNEED_SYSCALLS
+	NeedEntry    = bpfNeedNEED_ENTRY
 )
 
 // Kinds of events.

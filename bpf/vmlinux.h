@@ -33,6 +33,7 @@ typedef __u32 __wsum;
 typedef _Bool bool;
 enum { false = 0, true = 1 };
 typedef int pid_t;
+typedef unsigned long size_t;
 
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
@@ -90,6 +91,7 @@ struct pt_regs {
 	unsigned long r14;
 	unsigned long r10;
 	unsigned long r8;
+	unsigned long cx;
 	unsigned long dx;
 	unsigned long si;
 	unsigned long di;
@@ -239,8 +241,48 @@ struct task_struct {
 	pid_t pid;
 	pid_t tgid;
 	unsigned int flags;
+	void *stack;
+	void *io_uring;
 	struct files_struct *files;
 	struct signal_struct *signal;
+};
+
+struct page {
+	unsigned long flags;
+};
+
+struct iovec;
+struct kvec;
+struct bio_vec;
+
+struct iov_iter {
+	u8 iter_type;
+	size_t iov_offset;
+	const struct iovec *__iov;
+	const struct kvec *kvec;
+	const struct bio_vec *bvec;
+	void *ubuf;
+};
+
+struct iov_iter___6_3 {
+	const struct iovec *iov; /* __iov since 6.4, commit de4f5fed3f23 */
+};
+
+struct iov_iter___5_13 {
+	unsigned int
+		type; /* iter_type since 5.14, commit 8cd54c1c8480; with the direction in its lowest bit */
+};
+
+/* Its values differ between kernels, and are relocated. */
+enum iter_type {
+	ITER_IOVEC,
+	ITER_KVEC,
+	ITER_BVEC,
+	ITER_UBUF, /* since 6.0 */
+};
+
+struct msghdr {
+	struct iov_iter msg_iter;
 };
 
 struct linux_binprm {

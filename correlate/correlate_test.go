@@ -547,7 +547,7 @@ func TestPipelinedRequestsAreJoinedByPosition(t *testing.T) {
 	g.Conn(tcp(1, "127.0.0.1:4000", "127.0.0.1:80", 1))
 	g.Conn(tcp(2, "127.0.0.1:80", "127.0.0.1:4000", 1))
 	// Across the wrap of the sequence numbers, the server's last first.
-	seqs := []uint32{0xffffff00, 0xffffffff, 0x40, 0x41}
+	seqs := []uint32{0xffffff00, 0xffffffff, 0x40, 0x60}
 	var c, s [4]*span.Span
 	for i := range c {
 		c[i] = g.client(100+int64(i), over(1), seq(seqs[i]))
@@ -898,13 +898,13 @@ func TestPipelineOfManyCallsIsBounded(t *testing.T) {
 	g.Conn(tcp(2, "127.0.0.1:80", "127.0.0.1:4000", 1))
 	var calls []*span.Span
 	for i := range uint32(3 * maxPending) {
-		calls = append(calls, g.client(100, over(1), seq(i)))
+		calls = append(calls, g.client(100, over(1), seq(20*i)))
 	}
 	p := g.conns[1].pair
 	if len(p.pending) != maxPending {
 		t.Errorf("%d are pending", len(p.pending))
 	}
-	last := g.server(110, over(2), seq(3*maxPending-1))
+	last := g.server(110, over(2), seq(20*(3*maxPending-1)))
 	first := g.server(110, over(2), seq(0))
 	g.end(last, 120)
 	g.end(first, 120)

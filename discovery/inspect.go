@@ -207,9 +207,12 @@ func (i *Inspector) complete(t *Target, d descriptors, denied error, nets networ
 }
 
 const (
-	ioUringGap = "has an io_uring open: socket traffic through it is not seen with the tracepoint attachment"
+	ioUringGap = "has an io_uring open: what it moves over sockets by it is not seen"
 	portsGap   = ", so its ports are not known"
 )
+
+// UsesURing says that the process had an io_uring open when it was looked at.
+func (t *Target) UsesURing() bool { return slices.Contains(t.Gaps, ioUringGap) }
 
 // connect sets what follows from the open files.
 func (i *Inspector) connect(t *Target, d descriptors, denied error, nets networks) {

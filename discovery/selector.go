@@ -209,10 +209,12 @@ func (s *Selector) ByImage(t *Target) bool {
 		return false
 	}
 	for _, r := range s.rules {
-		if !r.byImage() {
-			return false
-		}
-		if r.matches(t, false) {
+		switch {
+		case !r.byImage() && r.Exclude:
+			return false // it may be about one that runs it
+		case !r.byImage():
+			// It takes processes that are wanted, whatever comes after it.
+		case r.matches(t, false):
 			return !r.Exclude
 		}
 	}
@@ -229,11 +231,8 @@ func (s *Selector) Images() []string {
 	}
 	var all []string
 	for _, r := range s.rules {
-		if !r.byImage() {
-			break
-		}
 		pattern := r.Exe.String()
-		if r.Exclude || !strings.HasPrefix(pattern, "/") || strings.Contains(pattern, "**") {
+		if !r.byImage() || r.Exclude || !strings.HasPrefix(pattern, "/") || strings.Contains(pattern, "**") {
 			continue
 		}
 		paths, _ := filepath.Glob(pattern) // a pattern that it does not know names nothing

@@ -83,7 +83,7 @@ int gather_bytes(void *ctx)
 		return 1;
 	buf.base = g->base;
 	buf.segments = g->segments;
-	g->got = gather(&buf, g->total, g->from, g->limit, &g->text);
+	g->got = gather(&buf, g->total, g->from, g->limit, g->text.text, 0);
 	return 0;
 }
 

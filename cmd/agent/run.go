@@ -87,6 +87,7 @@ type agent struct {
 	mu       sync.Mutex
 	probes   map[uint32]io.Closer  // attached to a process
 	counted  map[uint32]bpf.Target // what of the kernel's counters is in the ledger
+	rings    map[uint32]string     // services that use io_uring
 	tasks    []func()              // for the pipeline's goroutine
 	attached sync.WaitGroup
 
@@ -134,7 +135,7 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 		return err
 	}
 	defer func() { err = errors.Join(err, core.Close()) }()
-	a := &agent{log: log, core: core, rules: selector, queue: queue, probes: map[uint32]io.Closer{}, counted: map[uint32]bpf.Target{}}
+	a := &agent{log: log, core: core, rules: selector, queue: queue, probes: map[uint32]io.Closer{}, counted: map[uint32]bpf.Target{}, rings: map[uint32]string{}}
 	seed := rand.Uint64()
 	a.pipeline = newPipeline(protocols(&cfg), core, a.target, queue.Add, seed)
 	if record != "" {
@@ -403,6 +404,9 @@ func (a *agent) added(t *discovery.Target) {
 		return
 	}
 	a.watchImage(t, w)
+	if t.UsesURing() {
+		a.usesURing(t)
+	}
 	a.log.Debug("watching", zap.Uint32("pid", t.PID), zap.String("service", t.Service), zap.String("rule", t.Rule),
 		zap.String("language", string(t.Language)), zap.String("version", t.Version))
 	if t.Language != discovery.Go || a.golang == nil {
@@ -467,6 +471,9 @@ func (a *agent) removed(t *discovery.Target) {
 // replaced goes on with a process that is known otherwise now.
 func (a *agent) replaced(old, new *discovery.Target) {
 	if old.Account == new.Account && old.Language == new.Language && old.Version == new.Version {
+		if new.UsesURing() {
+			a.usesURing(new)
+		}
 		return // more is known of it, nothing that the kernel side needs
 	}
 	if old.Account != new.Account {
@@ -476,11 +483,14 @@ func (a *agent) replaced(old, new *discovery.Target) {
 }
 
 func (a *agent) attachOnDemand() {
-	switch attached, err := a.core.AttachOnDemand(); {
+	attached, err := a.core.AttachOnDemand()
+	switch {
 	case err != nil:
-		a.log.Warn("times on Unix sockets are those of the end of a call, and what sendmmsg and recvmmsg move is not seen",
+		a.log.Warn("what a traced process needs cannot be attached: what it moves by io_uring, sendmmsg or recvmmsg is not seen, and on Unix sockets only the ends of calls are",
 			zap.Error(err))
-	case attached:
+	case attached&bpf.NeedEntry != 0:
+		a.log.Info("a traced process uses io_uring or recvmmsg: the entry of tcp_recvmsg is attached for it")
+	case attached&bpf.NeedSyscalls != 0:
 		a.log.Info("a traced process uses Unix sockets, sendmmsg or recvmmsg: sys_enter is attached for it, which costs each system call of the machine some 50 ns")
 	}
 }
@@ -498,18 +508,31 @@ func (a *agent) runTasks() {
 // countKernel brings what the kernel side lost into the ledger.
 func (a *agent) countKernel() {
 	for _, t := range a.table.Targets() {
+		uses := false
 		a.mu.Lock()
 		if now, ok := a.core.Watched(t.PID); ok {
 			before := a.counted[t.PID]
 			probes.Count(t.Account, &before, &now)
 			a.counted[t.PID] = now
-			if now.Flags&^before.Flags&bpf.TargetURing != 0 {
-				a.log.Warn("a process uses io_uring: what it moves over sockets with it is not seen",
-					zap.Uint32("pid", t.PID), zap.String("service", t.Service))
-			}
+			uses = now.Flags&^before.Flags&bpf.TargetURing != 0
 		}
 		a.mu.Unlock()
+		if uses {
+			a.usesURing(t)
+		}
 	}
+}
+
+// usesURing says once of a process that it moves bytes unseen.
+func (a *agent) usesURing(t *discovery.Target) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, known := a.rings[t.PID]; known {
+		return
+	}
+	a.rings[t.PID] = t.Service
+	a.log.Warn("a process uses io_uring: what it moves over sockets with it is not seen", zap.Uint32("pid", t.PID),
+		zap.String("service", t.Service))
 }
 
 func startRecording(w io.Writer, seed uint64) (*recording.Writer, error) {

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"text/tabwriter"
 
 	"breadcrumb/discovery"
@@ -55,6 +57,15 @@ func (a *agent) summary(w io.Writer) {
 			fmt.Fprintf(w, "lost, %s: %d\n", lossText[e], total[e])
 		}
 	}
+	a.mu.Lock()
+	for n, pid := range slices.Sorted(maps.Keys(a.rings)) {
+		if n == summaryRows {
+			fmt.Fprintf(w, "and %d more processes use io_uring\n", len(a.rings)-n)
+			break
+		}
+		fmt.Fprintf(w, "not in these sums: what %s (%d) moved over sockets by io_uring\n", discovery.Escape(a.rings[pid]), pid)
+	}
+	a.mu.Unlock()
 	if open := total.Open(); open != 0 {
 		a.log.Error("the ledger does not add up: this is a bug of breadcrumb", zap.Int64("difference", open))
 	}
@@ -68,7 +79,7 @@ var lossText = map[ledger.Entry]string{
 	ledger.Unreadable:    "the process's memory was not readable",
 	ledger.Truncated:     "began in bytes that are not captured",
 	ledger.Unparsed:      "not what it seemed to be",
-	ledger.Muted:         "on connections of a protocol that is not known",
+	ledger.Muted:         "on connections of a protocol that is not known, or moved by io_uring",
 	ledger.QueueFull:     "the endpoint was away or too slow (queue.max_queue_size)",
 	ledger.ExportRefused: "refused by the endpoint",
 }

@@ -5,6 +5,7 @@ package bpftest
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,14 +24,20 @@ func Require(t testing.TB, version, feature string) {
 		}
 		t.Skipf("%s needs root", feature)
 	}
+	if !Has(version) {
+		t.Skipf("%s came with Linux %s, this is %s", feature, version, release())
+	}
+}
+
+// Has says whether this kernel is of that version ("6.3") or a newer one.
+func Has(version string) bool { return !older(release(), version) }
+
+func release() string {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
-		t.Fatal(err)
+		return err.Error()
 	}
-	release := unix.ByteSliceToString(u.Release[:])
-	if older(release, version) {
-		t.Skipf("%s came with Linux %s, this is %s", feature, version, release)
-	}
+	return unix.ByteSliceToString(u.Release[:])
 }
 
 func older(release, version string) bool {
@@ -50,4 +57,16 @@ func numbers(s string) (n [2]int) {
 		n[i], _ = strconv.Atoi(part)
 	}
 	return n
+}
+
+// attachmentsEnv names the attachments that the kernel must allow, separated by commas.
+const attachmentsEnv = "BREADCRUMB_ATTACHMENTS"
+
+// Allowed says whether the attachment must work here: tracepoints do wherever the kernel has them; trampolines and
+// kprobes may be left out of a kernel or forbidden by it, and are expected where the environment says so.
+func Allowed(attachment string) bool {
+	if list, ok := os.LookupEnv(attachmentsEnv); ok {
+		return slices.Contains(strings.Split(list, ","), attachment)
+	}
+	return attachment == "socket" || attachment == "syscall"
 }

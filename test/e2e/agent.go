@@ -19,11 +19,26 @@ import (
 	"time"
 
 	"breadcrumb/test/e2e/servers"
+
+	"go.yaml.in/yaml/v4"
 )
 
 // patience is a safety net: no test passes or fails by how long something takes, but one that waits for
 // what never comes has to end.
 const patience = 60 * time.Second
+
+// Attachment is a way into the kernel.
+type Attachment struct {
+	Name    string // kernel.attach
+	Since   string // the first version of Linux that has it
+	Feature string // how the agent calls it
+}
+
+// Attachments are all, in the order in which the agent tries them.
+var Attachments = []*Attachment{
+	{"socket", "6.3", "socket tracepoints"},
+	{"syscall", "5.5", "syscall tracepoints"},
+}
 
 // Agent is a running breadcrumb.
 type Agent struct {
@@ -51,6 +66,8 @@ type AgentOptions struct {
 	Flags []string
 	// Config is written to a file that --config names.
 	Config string
+	// Attach is the way in, one of Attachments; whatever the agent finds best if nil.
+	Attach *Attachment
 	// Env is added to the environment.
 	Env []string
 	// NoWait returns before the agent is tracing.
@@ -136,7 +153,13 @@ func PIDs(list ...*servers.Server) []string {
 // Trace starts an agent on the servers and waits until it traces them.
 func Trace(t testing.TB, list ...*servers.Server) *Agent {
 	t.Helper()
-	return StartAgent(t, AgentOptions{Select: PIDs(list...)})
+	return TraceBy(t, nil, list...)
+}
+
+// TraceBy is Trace by a certain way in.
+func TraceBy(t testing.TB, attach *Attachment, list ...*servers.Server) *Agent {
+	t.Helper()
+	return StartAgent(t, AgentOptions{Select: PIDs(list...), Attach: attach})
 }
 
 // StartAgent starts an agent that ends with the test.
@@ -149,9 +172,9 @@ func StartAgent(t testing.TB, o AgentOptions) *Agent {
 		o.Flags = []string{"--output", "json"}
 	}
 	args := append(append(append([]string{}, o.Command...), o.Select...), o.Flags...)
-	if o.Config != "" {
+	if config := o.config(t); len(config) > 0 {
 		path := filepath.Join(t.TempDir(), "breadcrumb.yaml")
-		if err := os.WriteFile(path, []byte(o.Config), 0o644); err != nil {
+		if err := os.WriteFile(path, config, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		args = append(args, "--config", path)
@@ -192,8 +215,32 @@ func StartAgent(t testing.TB, o AgentOptions) *Agent {
 	})
 	if !o.NoWait {
 		a.wait(t, "trace", func() bool { return a.tracing })
+		if line := a.WaitLine("tracing"); o.Attach != nil && !strings.Contains(line, o.Attach.Feature) {
+			t.Fatalf("the agent does not use %s: %s", o.Attach.Feature, line)
+		}
 	}
 	return a
+}
+
+// config is what the agent's configuration file holds.
+func (o AgentOptions) config(t testing.TB) []byte {
+	t.Helper()
+	if o.Attach == nil {
+		return []byte(o.Config)
+	}
+	all := struct {
+		Kernel map[string]any `yaml:"kernel"`
+		Rest   map[string]any `yaml:",inline"`
+	}{Kernel: map[string]any{}}
+	if err := yaml.Unmarshal([]byte(o.Config), &all); err != nil {
+		t.Fatal(err)
+	}
+	all.Kernel["attach"] = o.Attach.Name
+	text, err := yaml.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 func (a *Agent) read(r io.Reader, line func(string)) {

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -494,41 +496,44 @@ func TestScriptsAgainstServers(t *testing.T) {
 // TestHTTP plays every script to two servers that do the work very differently.
 func TestHTTP(t *testing.T) {
 	for _, name := range []string{"go", "node"} {
-		t.Run(name, func(t *testing.T) {
-			kind := servers.Find(t, name)
-			s := kind.Start(t, servers.Options{})
-			agent := Trace(t, s)
-			total := 0
-			for i, sc := range scripts {
-				if sc.only != "" && sc.only != name {
-					continue
-				}
-				t.Run(sc.name, func(t *testing.T) {
-					d := &dialogue{T: t, server: s, id: fmt.Sprintf("%s-%d", name, i), checks: map[string]func(*Span) error{}}
-					sc.talk(d)
-					left := map[string]bool{}
-					for _, x := range d.truth {
-						left[x.Path] = true
-					}
-					total += len(left)
-					spans := agent.waitPaths(t, left)
-					if err := compareScript(spans, d); err != nil {
-						t.Error(err)
-					}
-				})
+		t.Run(name, func(t *testing.T) { playScripts(t, nil, name) })
+	}
+}
+
+func playScripts(t *testing.T, attach *Attachment, name string) {
+	s := servers.Find(t, name).Start(t, servers.Options{})
+	agent := TraceBy(t, attach, s)
+	var played []*dialogue
+	all := map[string]bool{}
+	for i, sc := range scripts {
+		if sc.only != "" && sc.only != name {
+			continue
+		}
+		t.Run(sc.name, func(t *testing.T) {
+			d := &dialogue{T: t, server: s, id: fmt.Sprintf("%s-%d", name, i), checks: map[string]func(*Span) error{}}
+			sc.talk(d)
+			for _, x := range d.truth {
+				all[x.Path] = true
 			}
-			spans, summary := agent.Stop()
-			NothingLost(t, summary, total)
-			if len(spans) != total {
-				var m Mismatches
-				for _, s := range spans {
-					if len(s.Path()) < 5 || s.Path() == "/item/opaque" || s.Path() == "/item/not-a-request" {
-						m.add("not of any request", "%s", s)
-					}
-				}
-				t.Errorf("%d spans for %d requests: %v", len(spans), total, m.Err())
-			}
+			played = append(played, d)
 		})
+	}
+	agent.waitPaths(t, all)
+	spans, summary := agent.Stop()
+	NothingLost(t, summary, len(all))
+	byPath := ByPath(spans)
+	for _, d := range played {
+		var own []*Span
+		for _, x := range d.truth {
+			own = append(own, byPath[x.Path]...)
+			delete(byPath, x.Path)
+		}
+		if err := compareScript(own, d); err != nil {
+			t.Errorf("%s: %v", d.Name(), err)
+		}
+	}
+	for _, list := range byPath {
+		t.Errorf("not of any request: %s", list[0])
 	}
 }
 
@@ -562,6 +567,11 @@ func (a *Agent) waitPaths(t *testing.T, paths map[string]bool) []*Span {
 		left[p] = true
 	}
 	next := 0
+	defer func() {
+		if len(left) > 0 {
+			t.Logf("%d paths are missing: %.500q", len(left), slices.Sorted(maps.Keys(left)))
+		}
+	}()
 	a.wait(t, fmt.Sprintf("print spans of %d paths", len(paths)), func() bool {
 		for ; next < len(a.spans); next++ {
 			delete(left, a.spans[next].Path())

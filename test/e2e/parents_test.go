@@ -20,44 +20,47 @@ import (
 // TestProxyChain follows requests through proxies, 32 at once: the driver's context, the proxy's server
 // span, its client span, and the server span of the program behind it.
 func TestProxyChain(t *testing.T) {
-	const requests = 2000
-	behind := map[string]string{"go-proxy": "goserver", "nginx-proxy": "node_server", "nginx-unix": "wsgi_app"}
 	for _, kind := range servers.Kinds {
 		if !kind.Proxy {
 			continue
 		}
 		for _, trace := range []bool{false, true} {
 			t.Run(kind.Name+map[bool]string{false: "/roots", true: "/traceparent"}[trace], func(t *testing.T) {
-				s := kind.Start(t, servers.Options{})
-				agent := Trace(t, s, s.Behind)
-				truth, err := drive.Plan{Addr: s.Addr, Requests: requests, Connections: 32, Trace: trace}.Run()
-				if err != nil {
-					t.Fatal(err)
-				}
-				agent.WaitSpans(3 * requests)
-				spans, summary := agent.Stop()
-				NothingLost(t, summary, 3*requests)
-
-				front := Select(spans, kind.Service, "server")
-				calls := Select(spans, kind.Service, "client")
-				back := Select(spans, behind[kind.Name], "server")
-				if err := Compare(front, truth, Want{}); err != nil {
-					t.Errorf("the proxy's server spans: %v", err)
-				}
-				if err := Compare(calls, truth, Want{Kind: "client", Foreign: true}); err != nil {
-					t.Errorf("the proxy's client spans: %v", err)
-				}
-				if err := Compare(back, truth, Want{Foreign: true}); err != nil {
-					t.Errorf("the server spans behind: %v", err)
-				}
-				if err := Joined(calls, front); err != nil {
-					t.Errorf("client spans under the proxy's server spans: %v", err)
-				}
-				if err := Joined(back, calls); err != nil {
-					t.Errorf("server spans behind under the proxy's client spans: %v", err)
-				}
+				proxyChain(t, nil, kind, 2000, trace)
 			})
 		}
+	}
+}
+
+func proxyChain(t *testing.T, attach *Attachment, kind servers.Kind, requests int, trace bool) {
+	behind := map[string]string{"go-proxy": "goserver", "nginx-proxy": "node_server", "nginx-unix": "wsgi_app"}[kind.Name]
+	s := kind.Start(t, servers.Options{})
+	agent := TraceBy(t, attach, s, s.Behind)
+	truth, err := drive.Plan{Addr: s.Addr, Requests: requests, Connections: 32, Trace: trace}.Run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent.WaitSpans(3 * requests)
+	spans, summary := agent.Stop()
+	NothingLost(t, summary, 3*requests)
+
+	front := Select(spans, kind.Service, "server")
+	calls := Select(spans, kind.Service, "client")
+	back := Select(spans, behind, "server")
+	if err := Compare(front, truth, Want{}); err != nil {
+		t.Errorf("the proxy's server spans: %v", err)
+	}
+	if err := Compare(calls, truth, Want{Kind: "client", Foreign: true}); err != nil {
+		t.Errorf("the proxy's client spans: %v", err)
+	}
+	if err := Compare(back, truth, Want{Foreign: true}); err != nil {
+		t.Errorf("the server spans behind: %v", err)
+	}
+	if err := Joined(calls, front); err != nil {
+		t.Errorf("client spans under the proxy's server spans: %v", err)
+	}
+	if err := Joined(back, calls); err != nil {
+		t.Errorf("server spans behind under the proxy's client spans: %v", err)
 	}
 }
 

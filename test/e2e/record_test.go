@@ -17,13 +17,16 @@ import (
 
 // TestReplayGivesTheSameSpans records a busy shop and odd connections, and feeds the recording through
 // everything behind the ring buffer again: the spans are the same, byte for byte.
-func TestReplayGivesTheSameSpans(t *testing.T) {
+func TestReplayGivesTheSameSpans(t *testing.T) { replayGivesTheSame(t, nil) }
+
+func replayGivesTheSame(t *testing.T, attach *Attachment) {
 	s := shop.Start(t, servers.Options{})
 	web := servers.Node(t, servers.Options{})
 	file := filepath.Join(t.TempDir(), "recording")
 	agent := StartAgent(t, AgentOptions{
 		Command: []string{"record", file},
 		Select:  PIDs(s.Gateway, s.Orders, s.Stock, web),
+		Attach:  attach,
 	})
 	const secret = "what-is-in-a-body-stays-there"
 	truth, err := drive.Plan{

@@ -13,8 +13,8 @@ import (
 
 const checkouts = 2000
 
-// driveShop makes the checkouts, 64 at once, and returns what happened and how many spans that is.
-func driveShop(t *testing.T, s *shop.Shop, trace bool) (truth []drive.Exchange, spans int) {
+// driveShop makes checkouts, 64 at once, and returns what happened and how many spans that is.
+func driveShop(t *testing.T, s *shop.Shop, checkouts int, trace bool) (truth []drive.Exchange, spans int) {
 	t.Helper()
 	truth, err := drive.Plan{
 		Addr: s.Gateway.Addr, Requests: checkouts, Connections: 64, Trace: trace,
@@ -39,7 +39,7 @@ func driveShop(t *testing.T, s *shop.Shop, trace bool) (truth []drive.Exchange, 
 }
 
 func TestDriverAgainstShop(t *testing.T) {
-	if _, n := driveShop(t, shop.Start(t, servers.Options{}), true); n < 10*checkouts {
+	if _, n := driveShop(t, shop.Start(t, servers.Options{}), checkouts, true); n < 10*checkouts {
 		t.Errorf("%d spans to expect", n)
 	}
 }
@@ -48,21 +48,25 @@ func TestDriverAgainstShop(t *testing.T) {
 func TestShopParents(t *testing.T) {
 	for _, trace := range []bool{false, true} {
 		t.Run(map[bool]string{false: "roots", true: "traceparent"}[trace], func(t *testing.T) {
-			s := shop.Start(t, servers.Options{})
-			agent := Trace(t, s.Gateway, s.Orders, s.Stock)
-			truth, n := driveShop(t, s, trace)
-			agent.WaitSpans(n)
-			spans, summary := agent.Stop()
-			NothingLost(t, summary, n)
-			if err := Compare(Select(spans, shop.Gateway, "server"), truth, Want{Service: shop.Gateway}); err != nil {
-				t.Errorf("checkouts: %v", err)
-			}
-			r := compareShop(spans, truth)
-			t.Logf("parents: %d right, %d none, %d wrong", r.right, r.none, r.wrong)
-			if err := r.Err(); err != nil {
-				t.Error(err)
-			}
+			shopParents(t, nil, checkouts, trace)
 		})
+	}
+}
+
+func shopParents(t *testing.T, attach *Attachment, checkouts int, trace bool) {
+	s := shop.Start(t, servers.Options{})
+	agent := TraceBy(t, attach, s.Gateway, s.Orders, s.Stock)
+	truth, n := driveShop(t, s, checkouts, trace)
+	agent.WaitSpans(n)
+	spans, summary := agent.Stop()
+	NothingLost(t, summary, n)
+	if err := Compare(Select(spans, shop.Gateway, "server"), truth, Want{Service: shop.Gateway}); err != nil {
+		t.Errorf("checkouts: %v", err)
+	}
+	r := compareShop(spans, truth)
+	t.Logf("parents: %d right, %d none, %d wrong", r.right, r.none, r.wrong)
+	if err := r.Err(); err != nil {
+		t.Error(err)
 	}
 }
 

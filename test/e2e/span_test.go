@@ -55,6 +55,36 @@ func TestComparisonFindsWhatIsWrong(t *testing.T) {
 	}
 }
 
+// TestLongAnswerMayEndLate takes a span that ends after the driver has its last byte: it may if the answer was
+// long, until the server reads the connection's next request.
+func TestLongAnswerMayEndLate(t *testing.T) {
+	for _, test := range []struct {
+		received, end int64
+		last, good    bool
+	}{
+		{100, 210, false, true}, {100, 211, false, false}, {1 << 20, 211, false, true}, {1 << 20, 320, false, true},
+		{1 << 20, 321, false, false}, {1 << 20, 1000, true, true},
+	} {
+		spans := []*Span{serverSpan(0), serverSpan(1), serverSpan(2)}
+		spans[1].Start, spans[1].End = 310, 315
+		spans[0].End = test.end
+		truth := []drive.Exchange{
+			{Path: "/item/1", Before: 300, After: 320, Local: "127.0.0.1:4000"},
+			{Path: "/item/0", Before: 90, After: 210, Local: "127.0.0.1:4000", Received: test.received},
+			{Path: "/item/2", Before: 90, After: 210, Local: "127.0.0.1:4001"},
+		}
+		for i := range truth {
+			truth[i].Method, truth[i].Status = "GET", 200
+		}
+		if test.last {
+			truth[0].Local = "127.0.0.1:4001"
+		}
+		if err := Compare(spans, truth, Want{}); (err == nil) != test.good {
+			t.Errorf("%+v: %v", test, err)
+		}
+	}
+}
+
 func TestLedgerThatDoesNotAddUp(t *testing.T) {
 	counts := func(seen, exported, lost int64) Counts {
 		c := Counts{"seen": seen, "exported": exported}

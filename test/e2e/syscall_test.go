@@ -5,8 +5,10 @@ package e2e
 import (
 	"fmt"
 	"os/exec"
+	"strings"
 	"testing"
 
+	"breadcrumb/internal/bpftest"
 	"breadcrumb/test/e2e/drive"
 	"breadcrumb/test/e2e/servers"
 )
@@ -51,9 +53,8 @@ func TestDriverAgainstSyscalls(t *testing.T) {
 	})
 }
 
-// firstCall makes the one request of which a process that uses such calls is found out, and which is lost for it.
-// It returns how many that are.
-func firstCall(t *testing.T, s *servers.Server, agent *Agent) int {
+// firstCall makes the one request by which a process that uses such calls is found out, and which is lost for it.
+func firstCall(t *testing.T, s *servers.Server, agent *Agent) {
 	t.Helper()
 	conn, err := drive.Dial("tcp", s.Addr)
 	if err != nil {
@@ -63,29 +64,54 @@ func firstCall(t *testing.T, s *servers.Server, agent *Agent) int {
 	if x := conn.Do(drive.Request{Target: "/item/first"}); x.Err != nil {
 		t.Fatal(x.Err)
 	}
-	agent.WaitLine("sys_enter is attached")
-	return 1
+	agent.WaitLine("is attached for it")
+}
+
+// onDemand says whether the agent attaches what recvmmsg and sendmmsg need only when it finds that they are used.
+func (a *Agent) onDemand() bool {
+	switch line := a.WaitLine("\ttracing\t"); {
+	case strings.Contains(line, "socket tracepoints"):
+		return bpftest.Has("6.16")
+	case strings.Contains(line, "syscall tracepoints"):
+		return false
+	}
+	return true
 }
 
 // TestEverySyscall traces servers that receive and send by each system call that moves bytes.
-func TestEverySyscall(t *testing.T) {
+func TestEverySyscall(t *testing.T) { everySyscall(t, nil) }
+
+func everySyscall(t *testing.T, attach *Attachment) {
+	var all []*servers.Server
 	for _, c := range syscallPairs {
+		all = append(all, servers.Syscalls(t, servers.Options{}, c[0], c[1]))
+	}
+	agent := TraceBy(t, attach, all...)
+	truth := make([][]drive.Exchange, len(all))
+	n, lost := 0, int64(0)
+	for i, c := range syscallPairs {
+		if c[0] == "recvmmsg" && agent.onDemand() {
+			firstCall(t, all[i], agent)
+			lost++
+		}
+		truth[i] = loadSyscalls(t, all[i], c[0]+c[1])
+		n += len(truth[i])
+	}
+	agent.WaitSpans(n)
+	spans, summary := agent.Stop()
+	if got := summary.Total["muted"]; got != lost {
+		t.Errorf("%d messages that no protocol claimed, want %d", got, lost)
+	}
+	summary.Total["muted"] = 0
+	NothingLost(t, summary, n)
+	byPID := map[any][]*Span{}
+	for _, s := range spans {
+		pid := s.Resource["process.pid"]
+		byPID[pid] = append(byPID[pid], s)
+	}
+	for i, c := range syscallPairs {
 		t.Run(c[0]+" "+c[1], func(t *testing.T) {
-			s := servers.Syscalls(t, servers.Options{}, c[0], c[1])
-			agent := Trace(t, s)
-			unseen := 0
-			if c[0] == "recvmmsg" {
-				unseen = firstCall(t, s, agent)
-			}
-			truth := loadSyscalls(t, s, c[0]+c[1])
-			agent.WaitSpans(len(truth))
-			spans, summary := agent.Stop()
-			if got := summary.Total["muted"]; got != int64(unseen) {
-				t.Errorf("%d messages that no protocol claimed, want %d", got, unseen)
-			}
-			summary.Total["muted"] = 0
-			NothingLost(t, summary, len(truth))
-			if err := Compare(spans, truth, Want{Service: "syscall_server"}); err != nil {
+			if err := Compare(byPID[float64(all[i].Process.PID())], truth[i], Want{Service: "syscall_server"}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -93,9 +119,11 @@ func TestEverySyscall(t *testing.T) {
 }
 
 // TestConnectionsHandedToAnotherProcess traces a server whose worker gets its connections by SCM_RIGHTS.
-func TestConnectionsHandedToAnotherProcess(t *testing.T) {
+func TestConnectionsHandedToAnotherProcess(t *testing.T) { connectionsHanded(t, nil) }
+
+func connectionsHanded(t *testing.T, attach *Attachment) {
 	s := servers.FDPassing(t, servers.Options{})
-	agent := Trace(t, s)
+	agent := TraceBy(t, attach, s)
 	truth, err := drive.Plan{Addr: s.Addr, Requests: 300, Connections: 8}.Run()
 	if err != nil {
 		t.Fatal(err)

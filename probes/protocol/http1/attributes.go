@@ -201,7 +201,7 @@ func (d *decoder) conclude(ex *exchange, f failure) {
 		attrs = append(attrs, failureAttrs[f.kind])
 		sp.Status = codes.Error
 	}
-	sp.Unanswered = failed && !d.answer.bound
+	sp.Unanswered = (failed || f.unfinished) && !d.answer.bound
 	if a := &d.answer; a.bound {
 		lowest := 400
 		if d.server {

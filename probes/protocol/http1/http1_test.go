@@ -1108,6 +1108,34 @@ func TestWaitsForTheEndOfABody(t *testing.T) {
 	}
 }
 
+// TestUnansweredRequestsSaySo tells those whose server may still read them from those that it has read.
+func TestUnansweredRequestsSaySo(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		parts []part
+		want  []bool // of each span
+	}{
+		{"answered", []part{out(get), in(okBody), end(probes.Closed)}, []bool{false}},
+		{"closed", []part{out(get), end(probes.Closed)}, []bool{true}},
+		{"reset", []part{out(get), end(probes.Reset)}, []bool{true}},
+		{"given up", []part{out(get), end(probes.Stopped)}, []bool{true}},
+		{"in the middle of the answer", []part{out(get), in(okBody[:len(okBody)-2]), end(probes.Reset)}, []bool{false}},
+		{"in the middle of the first answer", []part{out(get + get), in(okBody[:len(okBody)-2]), end(probes.Reset)}, []bool{false, true}},
+	} {
+		k, err := play(t, testConn(nil), false, chunks(test.parts, whole))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []bool
+		for _, s := range k.done {
+			got = append(got, s.Unanswered)
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
 func TestTooManyPipelinedRequests(t *testing.T) {
 	acc := new(ledger.Account)
 	k, err := play(t, testConn(acc), true, chunks([]part{in(strings.Repeat(get, maxPipelined)), in(get)}, whole))

@@ -22,6 +22,7 @@ import (
 )
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -no-global-types -go-package golang -cflags "-O2 -g -Wall -Werror -I../../../bpf/libbpf -I../../../bpf" golang golang.bpf.c
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -no-global-types -go-package golang -cflags "-O2 -g -Wall -Werror -I../../../bpf/libbpf -I../../../bpf -DOLD_KERNEL" golangOld golang.bpf.c
 
 // maxLayouts bounds the executables whose layout is remembered: a node runs fewer Go programs.
 const maxLayouts = 1024
@@ -43,7 +44,11 @@ type file struct {
 
 // New loads the probe beside the core.
 func New(core *bpf.Core, log *zap.Logger) (*Runtime, error) {
-	spec, err := loadGolang()
+	read := loadGolang
+	if core.Old {
+		read = loadGolangOld
+	}
+	spec, err := read()
 	if err != nil {
 		return nil, fmt.Errorf("read the built-in BPF object: %w", err)
 	}
@@ -54,7 +59,7 @@ func New(core *bpf.Core, log *zap.Logger) (*Runtime, error) {
 			// A map of the headers that is not the core's would hold another truth, as two sequences of ids.
 			return nil, fmt.Errorf("load the Go probe: the core has no map %s", name)
 		}
-		own.MaxEntries = m.MaxEntries()
+		own.MaxEntries, own.Flags = m.MaxEntries(), m.Flags()
 		replace[name] = m
 	}
 	r := &Runtime{log: log, layouts: map[file]*Layout{}}

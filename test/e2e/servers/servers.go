@@ -16,7 +16,7 @@ import (
 	"text/template"
 )
 
-//go:embed testdata/*.py testdata/*.js testdata/*.java testdata/*.ru testdata/*.rb testdata/*.php testdata/nginx.conf
+//go:embed testdata/*.c testdata/*.py testdata/*.js testdata/*.java testdata/*.ru testdata/*.rb testdata/*.php testdata/nginx.conf
 var programs embed.FS
 
 // Server is a server that runs and accepts connections.
@@ -221,6 +221,38 @@ func Syscalls(t testing.TB, o Options, receive, send string) *Server {
 	t.Helper()
 	port := FreePort(t)
 	return Listening(t, Run(t, o.withPort(port), "/usr/bin/python3", unpack(t, "syscall_server.py"), receive, send), port)
+}
+
+// compiled is the executable of a C program of testdata, compiled once for all tests.
+func compiled(t testing.TB, name string) string {
+	t.Helper()
+	program := strings.TrimSuffix(name, ".c")
+	dir := once(t, program, func(dir string) error {
+		text, err := programs.ReadFile("testdata/" + name)
+		if err != nil {
+			return err
+		}
+		source := filepath.Join(dir, name)
+		if err := os.WriteFile(source, text, 0o644); err != nil {
+			return err
+		}
+		out, err := exec.Command("gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", filepath.Join(dir, program), source).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("compile %s: %w\n%s", name, err, out)
+		}
+		return nil
+	})
+	return filepath.Join(dir, program)
+}
+
+// URing starts a server that serves one port by io_uring, in a way that uring_server.c describes, and another
+// by ordinary system calls.
+func URing(t testing.TB, o Options, mode string) (ring, plain *Server) {
+	t.Helper()
+	port, plainPort := FreePort(t), FreePort(t)
+	o.Env = append([]string{"PORT=" + strconv.Itoa(port), "PLAIN_PORT=" + strconv.Itoa(plainPort)}, o.Env...)
+	p := Run(t, o, compiled(t, "uring_server.c"), mode)
+	return Listening(t, p, port), Listening(t, p, plainPort)
 }
 
 // FDPassing starts a server whose first process accepts connections and hands them to another.
