@@ -333,6 +333,7 @@ const (
 	bpfProgSysEnter                      = "sys_enter"
 	bpfProgSysExit                       = "sys_exit"
 	bpfProgTcpSendmsgLocked              = "tcp_sendmsg_locked"
+	bpfVarBlankConn                      = "blank_conn"
 	bpfVarExportConnEvent                = "export_conn_event"
 	bpfVarExportDataEvent                = "export_data_event"
 	bpfVarExportDirection                = "export_direction"
@@ -455,6 +456,7 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
+	BlankConn           *ebpf.VariableSpec `ebpf:"blank_conn"`
 	ExportConnEvent     *ebpf.VariableSpec `ebpf:"export_conn_event"`
 	ExportDataEvent     *ebpf.VariableSpec `ebpf:"export_data_event"`
 	ExportDirection     *ebpf.VariableSpec `ebpf:"export_direction"`
@@ -528,6 +530,7 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
+	BlankConn           *ebpf.Variable `ebpf:"blank_conn"`
 	ExportConnEvent     *ebpf.Variable `ebpf:"export_conn_event"`
 	ExportDataEvent     *ebpf.Variable `ebpf:"export_data_event"`
 	ExportDirection     *ebpf.Variable `ebpf:"export_direction"`

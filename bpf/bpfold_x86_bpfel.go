@@ -63,6 +63,7 @@ const (
 	bpfOldProgSchedProcessFork              = "sched_process_fork"
 	bpfOldProgSysEnter                      = "sys_enter"
 	bpfOldProgSysExit                       = "sys_exit"
+	bpfOldVarBlankConn                      = "blank_conn"
 	bpfOldVarExportConnEvent                = "export_conn_event"
 	bpfOldVarExportDataEvent                = "export_data_event"
 	bpfOldVarExportDirection                = "export_direction"
@@ -184,6 +185,7 @@ type bpfOldMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfOldVariableSpecs struct {
+	BlankConn           *ebpf.VariableSpec `ebpf:"blank_conn"`
 	ExportConnEvent     *ebpf.VariableSpec `ebpf:"export_conn_event"`
 	ExportDataEvent     *ebpf.VariableSpec `ebpf:"export_data_event"`
 	ExportDirection     *ebpf.VariableSpec `ebpf:"export_direction"`
@@ -261,6 +263,7 @@ func (m *bpfOldMaps) Close() error {
 //
 // It can be passed to loadBpfOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfOldVariables struct {
+	BlankConn           *ebpf.Variable `ebpf:"blank_conn"`
 	ExportConnEvent     *ebpf.Variable `ebpf:"export_conn_event"`
 	ExportDataEvent     *ebpf.Variable `ebpf:"export_data_event"`
 	ExportDirection     *ebpf.Variable `ebpf:"export_direction"`

@@ -39,7 +39,7 @@ static __always_inline bool call_details(struct call *call)
 }
 
 /* Whether bytes had moved over the TCP connection, in this direction, before those of the call. */
-static __always_inline bool moved_before(const struct io *io, const u32 dir)
+static __noinline bool moved_before(const struct io *io, const u32 dir)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)io->key;
 	u64 moved;

@@ -148,14 +148,13 @@ static __always_inline void read_unix_path(struct unix_sock *sk, u8 *path)
 		bpf_probe_read_kernel(path, ADDRESS_LEN, addr->name[0].sun_path);
 }
 
-/* conn_announce tells user space of the connection; false if there was no room. */
-static __always_inline bool conn_announce(struct conn *c, u64 key, u64 now)
+/* tell_conn tells user space of the connection; false if there was no room. It is a function of its own for the
+ * sake of the stack, as others that read many of the kernel's fields. */
+static __noinline bool tell_conn(struct conn *c, u64 key, u64 now)
 {
 	struct sock *sk = (struct sock *)key;
 	struct conn_event *e;
 
-	if (c->flags & CONN_ANNOUNCED)
-		return true;
 	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	if (!e) {
 		count(STAT_RING_FULL);
@@ -192,6 +191,11 @@ static __always_inline bool conn_announce(struct conn *c, u64 key, u64 now)
 	return true;
 }
 
+static __always_inline bool conn_announce(struct conn *c, u64 key, u64 now)
+{
+	return c->flags & CONN_ANNOUNCED || tell_conn(c, key, now);
+}
+
 /* conn_find returns the connection of the socket if it is known. */
 static __always_inline struct conn *conn_find(u64 key, u64 inode)
 {
@@ -207,20 +211,24 @@ static __always_inline struct conn *conn_find(u64 key, u64 inode)
 	return c;
 }
 
+const volatile struct conn blank_conn; /* it would take a third of a program's stack */
+
 static __always_inline struct conn *conn_add(u64 key, u64 inode, u32 tgid, u32 flags)
 {
-	struct conn fresh = {
-		.id = new_conn_id(),
-		.inode = inode,
-		.tgid = tgid,
-		.flags = flags,
-	};
+	struct conn *c;
 
-	if (bpf_map_update_elem(&conns, &key, &fresh, BPF_ANY)) {
+	if (bpf_map_update_elem(&conns, &key, (const void *)&blank_conn, BPF_ANY)) {
 		count(STAT_CONNS_FULL);
 		return 0;
 	}
-	return bpf_map_lookup_elem(&conns, &key);
+	c = bpf_map_lookup_elem(&conns, &key);
+	if (c) {
+		c->id = new_conn_id();
+		c->inode = inode;
+		c->tgid = tgid;
+		c->flags = flags;
+	}
+	return c;
 }
 
 #endif

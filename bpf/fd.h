@@ -19,10 +19,10 @@ static __always_inline bool is_stream(u16 family, u16 type, u16 protocol)
 	return family == AF_UNIX || ((family == AF_INET || family == AF_INET6) && protocol == IPPROTO_TCP);
 }
 
-static __always_inline struct fd_socket fd_socket(struct task_struct *task, u32 fd)
+/* A function of its own, for the sake of the stack. */
+static __noinline int read_fd_socket(struct task_struct *task, u32 fd, struct fd_socket *s)
 {
 	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
-	struct fd_socket s = {};
 	struct socket *sock;
 	struct sock *sk;
 	struct file *file;
@@ -30,23 +30,31 @@ static __always_inline struct fd_socket fd_socket(struct task_struct *task, u32 
 	struct file **slot;
 
 	if (fd >= BPF_CORE_READ(fdt, max_fds))
-		return s;
+		return 0;
 	slot = BPF_CORE_READ(fdt, fd);
 	if (bpf_probe_read_kernel(&file, sizeof(file), slot + fd) || !file)
-		return s;
+		return 0;
 	inode = BPF_CORE_READ(file, f_inode);
 	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) != S_IFSOCK)
-		return s;
+		return 0;
 	sock = BPF_CORE_READ(file, private_data);
 	sk = BPF_CORE_READ(sock, sk);
 	if (!sk)
-		return s;
-	s.family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	if (!is_stream(s.family, BPF_CORE_READ(sk, sk_type), BPF_CORE_READ(sk, sk_protocol)))
-		return s;
-	s.sk = sk;
-	s.file = file;
-	s.inode = BPF_CORE_READ(inode, i_ino);
+		return 0;
+	s->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	if (!is_stream(s->family, BPF_CORE_READ(sk, sk_type), BPF_CORE_READ(sk, sk_protocol)))
+		return 0;
+	s->sk = sk;
+	s->file = file;
+	s->inode = BPF_CORE_READ(inode, i_ino);
+	return 0;
+}
+
+static __always_inline struct fd_socket fd_socket(struct task_struct *task, u32 fd)
+{
+	struct fd_socket s = {};
+
+	read_fd_socket(task, fd, &s);
 	return s;
 }
 

@@ -234,7 +234,12 @@ int BPF_PROG(fentry_tcp_cleanup_rbuf, struct sock *sk, int copied)
 SEC("fentry/tcp_recvmsg")
 int fentry_tcp_recvmsg(u64 *ctx)
 {
-	return read_entered(ctx[0], ctx[1], recvmsg_nonblock ? ctx[4] : ctx[3]);
+	u64 fourth = ctx[3], fifth = ctx[4];
+
+	/* Or the compiler chooses between two addresses, which the verifier does not allow of a context. */
+	barrier_var(fourth);
+	barrier_var(fifth);
+	return read_entered(ctx[0], ctx[1], recvmsg_nonblock ? fifth : fourth);
 }
 
 SEC("fentry/unix_stream_sendmsg")

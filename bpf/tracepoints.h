@@ -230,7 +230,6 @@ __noinline int call_received(u32 fd, u32 total, u32 index, u32 shown)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(sys_exit, struct pt_regs *user, long ret)
 {
-	struct call call = {};
 	struct call_regs regs;
 	bool egress = false;
 	u32 messages = 1;
@@ -264,7 +263,8 @@ int BPF_PROG(sys_exit, struct pt_regs *user, long ret)
 	default:
 		return 0;
 	}
-	if (!is_watched(&call) || !regs.is_64_bit || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
+	if (!target_of(bpf_get_current_pid_tgid() >> 32) || !regs.is_64_bit ||
+	    flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
 		return 0;
 	fd = regs.args[0];
 	shown = !(flags & MSG_TRUNC); /* it threw the bytes away */

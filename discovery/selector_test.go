@@ -4,6 +4,8 @@ package discovery
 
 import (
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -169,6 +171,51 @@ rules:
 	}
 	if rule, ok := (*Selector)(nil).Match(child); rule != "" || ok {
 		t.Errorf("no rules match: %q", rule)
+	}
+}
+
+// TestWantedByTheExecutableAlone asks which files are wanted whoever runs them: the kernel side takes these from
+// their first instruction.
+func TestWantedByTheExecutableAlone(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"orders", "stock"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	orders, all := mustGlob(t, dir+"/orders"), mustGlob(t, dir+"/*")
+	shop := mustGlob(t, "/shop")
+	for _, tt := range []struct {
+		name  string
+		rules []Rule
+		want  []string
+	}{
+		{"by path", []Rule{{Exe: orders}}, []string{"orders"}},
+		{"by pattern", []Rule{{Exe: all}}, []string{"orders", "stock"}},
+		{"by name", []Rule{{Exe: mustGlob(t, "orders")}}, nil},
+		{"but one", []Rule{{Exe: orders, Exclude: true}, {Exe: all}}, []string{"stock"}},
+		{"but in a cgroup", []Rule{{Cgroup: shop, Exclude: true}, {Exe: all}}, nil},
+		{"but in a cgroup, one before that", []Rule{{Exe: orders}, {Cgroup: shop, Exclude: true}, {Exe: all}}, []string{"orders"}},
+		{"in a cgroup only", []Rule{{Exe: orders, Cgroup: shop}}, nil},
+		{"and others by port, PID and cgroup", []Rule{{Port: PortRange{80, 80}}, {PID: 7}, {Cgroup: shop}, {Exe: orders}}, []string{"orders"}},
+	} {
+		s, err := NewSelector(tt.rules)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, path := range s.Images() {
+			got = append(got, filepath.Base(path))
+		}
+		slices.Sort(got)
+		if got = slices.Compact(got); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+		for _, name := range []string{"orders", "stock"} {
+			if ok := s.ByImage(&Target{Exe: filepath.Join(dir, name)}); ok != slices.Contains(tt.want, name) && tt.name != "by name" {
+				t.Errorf("%s: %s is wanted: %t", tt.name, name, ok)
+			}
+		}
 	}
 }
 

@@ -33,6 +33,7 @@ const (
 	logicProgLineage      = "lineage"
 	logicProgMessageStart = "message_start"
 	logicProgVerdict      = "verdict"
+	logicVarBlankConn     = "blank_conn"
 	logicVarHeadLimit     = "head_limit"
 	logicVarIdSeed        = "id_seed"
 )
@@ -108,6 +109,7 @@ type logicMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type logicVariableSpecs struct {
+	BlankConn *ebpf.VariableSpec `ebpf:"blank_conn"`
 	HeadLimit *ebpf.VariableSpec `ebpf:"head_limit"`
 	IdSeed    *ebpf.VariableSpec `ebpf:"id_seed"`
 }
@@ -167,6 +169,7 @@ func (m *logicMaps) Close() error {
 //
 // It can be passed to loadLogicObjects or ebpf.CollectionSpec.LoadAndAssign.
 type logicVariables struct {
+	BlankConn *ebpf.Variable `ebpf:"blank_conn"`
 	HeadLimit *ebpf.Variable `ebpf:"head_limit"`
 	IdSeed    *ebpf.Variable `ebpf:"id_seed"`
 }

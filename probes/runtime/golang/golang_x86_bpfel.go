@@ -26,6 +26,7 @@ const (
 	golangMapTargets               = "targets"
 	golangMapVerdicts              = "verdicts"
 	golangProgPersistConnRoundTrip = "persist_conn_round_trip"
+	golangVarBlankConn             = "blank_conn"
 )
 
 // loadGolang returns the embedded CollectionSpec for golang.
@@ -92,6 +93,7 @@ type golangMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type golangVariableSpecs struct {
+	BlankConn *ebpf.VariableSpec `ebpf:"blank_conn"`
 }
 
 // golangObjects contains all objects after they have been loaded into the kernel.
@@ -143,6 +145,7 @@ func (m *golangMaps) Close() error {
 //
 // It can be passed to loadGolangObjects or ebpf.CollectionSpec.LoadAndAssign.
 type golangVariables struct {
+	BlankConn *ebpf.Variable `ebpf:"blank_conn"`
 }
 
 // golangPrograms contains all programs after they have been loaded into the kernel.

@@ -26,6 +26,7 @@ const (
 	golangOldMapTargets               = "targets"
 	golangOldMapVerdicts              = "verdicts"
 	golangOldProgPersistConnRoundTrip = "persist_conn_round_trip"
+	golangOldVarBlankConn             = "blank_conn"
 )
 
 // loadGolangOld returns the embedded CollectionSpec for golangOld.
@@ -92,6 +93,7 @@ type golangOldMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type golangOldVariableSpecs struct {
+	BlankConn *ebpf.VariableSpec `ebpf:"blank_conn"`
 }
 
 // golangOldObjects contains all objects after they have been loaded into the kernel.
@@ -143,6 +145,7 @@ func (m *golangOldMaps) Close() error {
 //
 // It can be passed to loadGolangOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type golangOldVariables struct {
+	BlankConn *ebpf.Variable `ebpf:"blank_conn"`
 }
 
 // golangOldPrograms contains all programs after they have been loaded into the kernel.

@@ -255,6 +255,17 @@ func URing(t testing.TB, o Options, mode string) (ring, plain *Server) {
 	return Listening(t, p, port), Listening(t, p, plainPort)
 }
 
+// SpliceProxy starts a proxy before a Go server that splices what splice_proxy.c says for the mode.
+func SpliceProxy(t testing.TB, o Options, mode string) *Server {
+	t.Helper()
+	behind := Go(t, o)
+	port := FreePort(t)
+	o.Env = append([]string{"PORT=" + strconv.Itoa(port), "TARGET=" + strconv.Itoa(behind.Port)}, o.Env...)
+	s := Listening(t, Run(t, o, compiled(t, "splice_proxy.c"), mode), port)
+	s.Behind = behind
+	return s
+}
+
 // FDPassing starts a server whose first process accepts connections and hands them to another.
 func FDPassing(t testing.TB, o Options) *Server {
 	t.Helper()
