@@ -117,6 +117,8 @@ static __always_inline struct buffer iter_buffer(struct msghdr *msg, u32 n, cons
 	struct segment s;
 	u32 type;
 
+	/* A pointer that the verifier knows for one may not be moved: it is read as a number. */
+#define POINTER(field) ((u64)BPF_CORE_READ(msg, msg_iter.field))
 #define ITER(field) (trusted ? (u64)msg->msg_iter.field : (u64)BPF_CORE_READ(msg, msg_iter.field))
 	if (bpf_core_field_exists(msg->msg_iter.iter_type))
 		type = ITER(iter_type);
@@ -125,25 +127,26 @@ static __always_inline struct buffer iter_buffer(struct msghdr *msg, u32 n, cons
 	offset = ITER(iov_offset);
 	if (bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) &&
 	    type == bpf_core_enum_value(enum iter_type, ITER_UBUF)) {
-		buf.base = ITER(ubuf) + offset - n;
+		buf.base = POINTER(ubuf) + offset - n;
 		return buf;
 	}
 	if (type == bpf_core_enum_value(enum iter_type, ITER_IOVEC)) {
 		buf.kind = BUFFER_IOVEC;
 		if (bpf_core_field_exists(msg->msg_iter.__iov))
-			at = ITER(__iov);
+			at = POINTER(__iov);
 		else
-			at = trusted ? (u64)iov->iov : (u64)BPF_CORE_READ(iov, iov);
+			at = (u64)BPF_CORE_READ(iov, iov);
 	} else if (type == bpf_core_enum_value(enum iter_type, ITER_KVEC)) {
 		buf.kind = BUFFER_KVEC;
-		at = ITER(kvec);
+		at = POINTER(kvec);
 	} else if (type == bpf_core_enum_value(enum iter_type, ITER_BVEC)) {
 		buf.kind = BUFFER_BVEC;
-		at = ITER(bvec);
+		at = POINTER(bvec);
 	} else {
 		return buf;
 	}
 #undef ITER
+#undef POINTER
 	back = segments_back(at, offset, n, buf.kind);
 	if (back >> BACK_BITS >= SEGMENTS) {
 		count(STAT_UNREADABLE);

@@ -149,9 +149,10 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 			return err
 		}
 	}
-	if a.golang, err = golang.New(core, log.Named("go")); err != nil {
-		log.Warn("calls of Go's pooled HTTP client will have no parent", zap.Error(err))
+	if goProbe, refused := golang.New(core, log.Named("go")); refused != nil {
+		log.Warn("calls of Go's pooled HTTP client will have no parent", zap.Error(refused))
 	} else {
+		a.golang = goProbe
 		defer func() { err = errors.Join(err, a.golang.Close()) }()
 	}
 	a.table = discovery.NewTable(inspector, selector, discovery.Hooks{

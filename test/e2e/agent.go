@@ -27,19 +27,6 @@ import (
 // what never comes has to end.
 const patience = 60 * time.Second
 
-// Attachment is a way into the kernel.
-type Attachment struct {
-	Name    string // kernel.attach
-	Since   string // the first version of Linux that has it
-	Feature string // how the agent calls it
-}
-
-// Attachments are all, in the order in which the agent tries them.
-var Attachments = []*Attachment{
-	{"socket", "6.3", "socket tracepoints"},
-	{"syscall", "5.5", "syscall tracepoints"},
-}
-
 // Agent is a running breadcrumb.
 type Agent struct {
 	t    testing.TB

@@ -5,7 +5,6 @@ package e2e
 import (
 	"testing"
 
-	"breadcrumb/internal/bpftest"
 	"breadcrumb/test/e2e/servers"
 )
 
@@ -14,12 +13,12 @@ import (
 func TestOtherWaysIn(t *testing.T) {
 	first := true
 	for _, attach := range Attachments {
-		if first && bpftest.Has(attach.Since) {
+		if first && attach.Here() {
 			first = false
 			continue
 		}
 		t.Run(attach.Name, func(t *testing.T) {
-			bpftest.Require(t, attach.Since, attach.Feature)
+			attach.Require(t)
 			for _, name := range []string{"go", "python", "node", "nginx", "nginx-unix"} {
 				t.Run("keep-alive/"+name, func(t *testing.T) { keepAlive(t, attach, servers.Find(t, name), 4000) })
 			}

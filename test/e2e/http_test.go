@@ -129,29 +129,36 @@ func (d *dialogue) write(w io.Writer, text string) {
 
 // waitRead waits until the server has read everything that was sent: a reset discards what it has not.
 // The connection must have been used before.
-func (d *dialogue) waitRead(conn *drive.Conn) {
-	d.Helper()
-	address := func(a net.Addr) string {
-		ip := a.(*net.TCPAddr).IP.To4()
-		return fmt.Sprintf("%02X%02X%02X%02X:%04X", ip[3], ip[2], ip[1], ip[0], a.(*net.TCPAddr).Port)
+func waitRead(t testing.TB, conn *drive.Conn) {
+	t.Helper()
+	// The line of the server's end, as a little-endian machine prints it, which may be an IPv6 socket: both
+	// addresses, and the state "established".
+	line := func(prefix string) string {
+		address := func(a net.Addr) string {
+			ip := a.(*net.TCPAddr).IP.To4()
+			return fmt.Sprintf("%s%02X%02X%02X%02X:%04X ", prefix, ip[3], ip[2], ip[1], ip[0], a.(*net.TCPAddr).Port)
+		}
+		return ": " + address(conn.RemoteAddr()) + address(conn.LocalAddr()) + "01 "
 	}
-	// The addresses as a little-endian machine prints them, and the state: established.
-	want := address(conn.RemoteAddr()) + " " + address(conn.LocalAddr()) + " 01 "
-	for range 10_000 {
-		table, err := os.ReadFile("/proc/net/tcp")
-		if err != nil {
-			d.Fatal(err)
+	tables := map[string]string{"/proc/net/tcp": line(""), "/proc/net/tcp6": line("0000000000000000FFFF0000")}
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		found := false
+		for file, want := range tables {
+			table, err := os.ReadFile(file)
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+			_, rest, ok := strings.Cut(string(table), want)
+			found = found || ok
+			if queues, _, _ := strings.Cut(rest, " "); strings.HasSuffix(queues, ":00000000") {
+				return
+			}
 		}
-		_, rest, ok := strings.Cut(string(table), want)
-		if !ok {
-			d.Fatalf("/proc/net/tcp has no %q", want)
+		if !found {
+			t.Fatalf("no line holds any of %q", tables)
 		}
-		if queues, _, _ := strings.Cut(rest, " "); strings.HasSuffix(queues, ":00000000") {
-			return
-		}
-		time.Sleep(time.Millisecond)
 	}
-	d.Fatal("the server does not read")
+	t.Fatal("the server does not read")
 }
 
 var scripts = []script{
@@ -394,7 +401,7 @@ var scripts = []script{
 			if err != nil {
 				d.Fatal(err)
 			}
-			d.waitRead(conn)
+			waitRead(d, conn)
 			if i%2 == 0 {
 				conn.Reset()
 			} else {
@@ -418,7 +425,7 @@ var scripts = []script{
 			head, x := conn.Head(drive.Request{Method: "POST", Target: d.path("/upload"), Header: []string{"Content-Length: 100000"}})
 			x.Before, x.After = time.Now().UnixNano(), 1<<62
 			d.write(conn, string(head)+"not all of it")
-			d.waitRead(conn)
+			waitRead(d, conn)
 			if i%2 == 0 {
 				conn.Reset()
 			} else {

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -74,18 +75,26 @@ func TestConnectionsFromBeforeTheAgent(t *testing.T) {
 					break
 				}
 			}
-			// One request is under way while the agent starts.
+			// One request is under way while the agent starts: the server has read a part of its body.
+			part := []byte(strings.Repeat("words and ", 100)) // may be the start of a request as far as one can see
 			var underway *drive.Conn
 			var during drive.Exchange
-			if kind.Does&servers.Sleep != 0 {
+			if kind.Does&servers.Upload != 0 {
 				var err error
 				if underway, err = drive.Dial(s.Network, s.Addr); err != nil {
 					t.Fatal(err)
 				}
 				defer underway.Close()
-				if during, err = underway.Send(drive.Request{Target: "/sleep/3000/during"}); err != nil {
+				if x := underway.Do(drive.Request{Target: "/item/before-during"}); x.Err != nil || underway.Closed {
+					t.Fatalf("%+v", x)
+				}
+				var head []byte
+				head, during = underway.Head(drive.Request{Method: "POST", Target: "/upload/during",
+					Header: []string{fmt.Sprint("Content-Length: ", 2*len(part))}})
+				if _, err := underway.Write(append(head, part...)); err != nil {
 					t.Fatal(err)
 				}
+				waitRead(t, underway)
 			}
 
 			agent := Trace(t, s)
@@ -100,6 +109,9 @@ func TestConnectionsFromBeforeTheAgent(t *testing.T) {
 				}
 			}
 			if underway != nil {
+				if _, err := underway.Write(part); err != nil {
+					t.Fatal(err)
+				}
 				if err := underway.Receive(&during); err != nil {
 					t.Fatal(err)
 				}
@@ -112,7 +124,8 @@ func TestConnectionsFromBeforeTheAgent(t *testing.T) {
 				}
 			}
 			agent.WaitSpans(len(truth))
-			spans, _ := agent.Stop()
+			spans, summary := agent.Stop()
+			NothingLost(t, summary, len(truth))
 			if err := Compare(spans, truth, Want{Service: kind.Service}); err != nil {
 				t.Error(err)
 			}

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"unsafe"
 
-	"breadcrumb/internal/bpftest"
 	"breadcrumb/test/e2e/drive"
 	"breadcrumb/test/e2e/servers"
 
@@ -34,7 +33,7 @@ func TestURing(t *testing.T) {
 	for _, attach := range Attachments {
 		for _, mode := range []string{"wait", "poll", "sqpoll"} {
 			t.Run(attach.Name+"/"+mode, func(t *testing.T) {
-				bpftest.Require(t, attach.Since, attach.Feature)
+				attach.Require(t)
 				uring(t, attach, mode)
 			})
 		}

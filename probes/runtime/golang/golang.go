@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -54,6 +55,9 @@ func New(core *bpf.Core, log *zap.Logger) (*Runtime, error) {
 	}
 	replace := map[string]*ebpf.Map{}
 	for name, own := range spec.Maps {
+		if strings.HasPrefix(name, ".") {
+			continue // constants, of which each object has its own
+		}
 		m := core.Maps()[name]
 		if m == nil {
 			// A map of the headers that is not the core's would hold another truth, as two sequences of ids.

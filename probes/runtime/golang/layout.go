@@ -14,7 +14,7 @@ var ErrNotGo = errors.New("not built by Go")
 
 // ErrTooOld is returned for a program of a Go version that is not supported: before 1.19 nothing was
 // compared, and before 1.17 arguments and g are not in registers.
-var ErrTooOld = errors.New("Go before 1.19 is not supported")
+var ErrTooOld = errors.New("versions of Go before 1.19 are not supported")
 
 // roundTrip is called for every HTTP/1 request of a net/http client, by the goroutine that wants the
 // answer, once the connection for it is there, new or reused: by Transport.RoundTrip (again for each
