@@ -45,6 +45,19 @@ type common struct {
 	LogLevel     string `name:"log-level" placeholder:"LEVEL" help:"debug, info (the default), warn or error. Logs go to standard error."`
 }
 
+// tracing are the flags of what attaches to the kernel.
+type tracing struct {
+	Attach string `name:"attach" placeholder:"auto|fentry|kprobe|tracepoint" help:"How to get at the bytes; auto takes the first of these that works here. 'breadcrumb check' says which do, and why others do not."`
+}
+
+// override lets the flags win over what the configuration says.
+func (t *tracing) override(cfg *Config) error {
+	if t.Attach != "" {
+		cfg.Kernel.Attach = t.Attach
+	}
+	return prefixed("kernel", cfg.Kernel.Validate())
+}
+
 func (s *selection) rules() []discovery.Rule {
 	return discovery.Flags{PIDs: s.PID, Exes: s.Exe, Ports: s.Port, Cgroups: s.Cgroup, All: s.All}.Rules()
 }

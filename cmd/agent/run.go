@@ -33,6 +33,7 @@ import (
 type runCmd struct {
 	selection `embed:""`
 	common    `embed:""`
+	tracing   `embed:""`
 
 	MetricsAddr string `name:"metrics-addr" placeholder:"ADDR" help:"Serve /metrics, /healthz and /debug/pprof there, for instance localhost:9464."`
 }
@@ -45,6 +46,9 @@ func (c *runCmd) Run(ctx context.Context) error {
 	if c.MetricsAddr != "" {
 		cfg.MetricsAddr = c.MetricsAddr
 	}
+	if err := c.override(&cfg); err != nil {
+		return err
+	}
 	return run(ctx, cfg, append(c.rules(), cfg.Rules...), "")
 }
 
@@ -52,11 +56,15 @@ type recordCmd struct {
 	File      string `arg:"" type:"path" help:"Where the events are written."`
 	selection `embed:""`
 	common    `embed:""`
+	tracing   `embed:""`
 }
 
 func (c *recordCmd) Run(ctx context.Context) error {
 	cfg, err := c.config()
 	if err != nil {
+		return err
+	}
+	if err := c.override(&cfg); err != nil {
 		return err
 	}
 	if cfg.Output == "" {
