@@ -131,7 +131,9 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newst
 	if (!c)
 		return 0;
 	now = bpf_ktime_get_ns();
-	catch_up_received(c, sk, now);
+	/* A socket that is only shut down may be read by a call that is under way. */
+	if (newstate == TCP_CLOSE || sk->sk_shutdown == SHUTDOWN_MASK)
+		catch_up_received(c, sk, now);
 	if (newstate != TCP_CLOSE) {
 		on_end(c, END_LOCAL, now);
 		return 0;

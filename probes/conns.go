@@ -499,7 +499,11 @@ func (c *Conns) end(e *bpf.EndEvent) {
 	for dir := Ingress; dir <= Egress; dir++ {
 		if k.decoder != nil && e.Pos[dir] > k.next[dir] && e.Last[dir] != 0 {
 			k.next[dir] = e.Pos[dir]
-			k.decoder.Progress(dir, e.Pos[dir], int64(e.Last[dir])+c.offset, c)
+			last := int64(e.Last[dir]) + c.offset
+			k.decoder.Progress(dir, e.Pos[dir], last, c)
+			// What the decoder has not got by now passed unseen.
+			c.chunk = Chunk{Dir: dir, Pos: e.Pos[dir], Begin: last, End: last}
+			c.decode(k, &c.chunk)
 		}
 	}
 	c.finish(k, End(e.How), t)

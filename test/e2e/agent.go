@@ -19,8 +19,6 @@ import (
 	"time"
 
 	"breadcrumb/test/e2e/servers"
-
-	"go.yaml.in/yaml/v4"
 )
 
 // patience is a safety net: no test passes or fails by how long something takes, but one that waits for
@@ -159,9 +157,12 @@ func StartAgent(t testing.TB, o AgentOptions) *Agent {
 		o.Flags = []string{"--output", "json"}
 	}
 	args := append(append(append([]string{}, o.Command...), o.Select...), o.Flags...)
-	if config := o.config(t); len(config) > 0 {
+	if o.Attach != nil {
+		args = append(args, "--attach", o.Attach.Name)
+	}
+	if o.Config != "" {
 		path := filepath.Join(t.TempDir(), "breadcrumb.yaml")
-		if err := os.WriteFile(path, config, 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(o.Config), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		args = append(args, "--config", path)
@@ -207,27 +208,6 @@ func StartAgent(t testing.TB, o AgentOptions) *Agent {
 		}
 	}
 	return a
-}
-
-// config is what the agent's configuration file holds.
-func (o AgentOptions) config(t testing.TB) []byte {
-	t.Helper()
-	if o.Attach == nil {
-		return []byte(o.Config)
-	}
-	all := struct {
-		Kernel map[string]any `yaml:"kernel"`
-		Rest   map[string]any `yaml:",inline"`
-	}{Kernel: map[string]any{}}
-	if err := yaml.Unmarshal([]byte(o.Config), &all); err != nil {
-		t.Fatal(err)
-	}
-	all.Kernel["attach"] = o.Attach.Name
-	text, err := yaml.Marshal(all)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
 }
 
 func (a *Agent) read(r io.Reader, line func(string)) {

@@ -12,7 +12,7 @@ import (
 
 // Attachment is a way of getting at the bytes.
 type Attachment struct {
-	Name    string // kernel.attach
+	Name    string // for --attach
 	Since   string // the first version of Linux that has it
 	Feature string // how the agent calls it
 

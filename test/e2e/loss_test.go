@@ -43,7 +43,7 @@ func TestWhatIsLostIsCounted(t *testing.T) {
 				// Once it has emptied the ring it must be as good as new.
 				truth = append(truth, agent.catchUp(t, s)...)
 				// These few have room in the ring even if it is not read at once.
-				plan.Requests, plan.Connections = 40, 2
+				plan.Requests, plan.Connections = 12, 2
 				after, err := plan.Run()
 				if err != nil {
 					t.Fatal(err)

@@ -222,11 +222,12 @@ func TestReplacedWorkers(t *testing.T) {
 // TestProgramThatIsReplaced starts a shell that becomes a server: the server's name counts.
 func TestProgramThatIsReplaced(t *testing.T) {
 	cgroup := servers.NewCgroup(t)
-	agent := StartAgent(t, AgentOptions{Select: []string{"--cgroup", cgroup.Path}})
+	agent := StartAgent(t, AgentOptions{Select: []string{"--cgroup", cgroup.Path}, Flags: []string{"--output", "json", "--log-level", "debug"}})
 	port := servers.FreePort(t)
 	exe := servers.Build(t, "test/e2e/servers/testdata/goserver")
 	p := servers.Run(t, servers.Options{Cgroup: cgroup}, "sh", "-c", "exec "+exe+" -listen "+servers.Loopback(port))
 	s := servers.Listening(t, p, port)
+	agent.WaitLine(`"service": "goserver"`) // the cgroup of a new program is looked at by the agent, not by the kernel
 	truth, err := drive.Plan{Addr: s.Addr, Requests: 50, Connections: 2}.Run()
 	if err != nil {
 		t.Fatal(err)
