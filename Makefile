@@ -35,6 +35,10 @@ generate-check: generate ## regenerate, and fail if that changes anything
 	@git diff --exit-code --stat -- '*_bpfel.go' '*_bpfel.o' || \
 		{ echo 'the committed BPF objects are not what their sources make: run make generate and commit' >&2; exit 1; }
 
+KERNEL := all
+test-vm: deps-vm ## run load, logic and end-to-end tests in virtual machines with Linux 5.10 to the newest (KERNEL=6.1: one)
+	go run ./test/vm -kernel $(KERNEL)
+
 bench: deps-bench build ## compare servers with and without the agent; takes about ten minutes
 	go run ./test/bench
 

@@ -153,16 +153,45 @@ static __always_inline void set_sent_times(struct io *io, u64 begin, u32 n)
 	io->begin = begin ?: io->end;
 }
 
+/* catch_up_received brings the ingress position up to what the process has taken from the connection in any way: the
+ * socket tracepoints do not see splice. A FIN that was read counts as a byte. */
+static __always_inline void catch_up_received(struct conn *c, const struct sock *sk, u64 now)
+{
+	struct tcp_sock *tp = (struct tcp_sock *)sk;
+	u32 copied = BPF_CORE_READ(tp, copied_seq);
+	u32 next = BPF_CORE_READ(tp, rcv_nxt);
+	u64 unseen;
+
+	if (c->last[DIR_INGRESS])
+		unseen = copied - c->seq[DIR_INGRESS];
+	else if (!(c->flags & CONN_ESTABLISHED))
+		unseen = BPF_CORE_READ(tp, bytes_received) - (u32)(next - copied);
+	else
+		return;
+	if (unseen && copied == next && BPF_CORE_READ(sk, __sk_common.skc_flags) & SOCK_DONE)
+		unseen--;
+	if (!unseen || unseen >= 1U << 31)
+		return;
+	c->pos[DIR_INGRESS] += unseen;
+	c->seq[DIR_INGRESS] = copied;
+	c->last[DIR_INGRESS] = now;
+}
+
 /* read_nothing is called when a read of a socket gave nothing: none was asked for, or the peer has no more to send. */
 static __always_inline void read_nothing(struct sock *sk, const bool trusted)
 {
 	struct conn *c;
+	u64 now;
 
 	if (!(FIELD(sk, sk_shutdown) & RCV_SHUTDOWN))
 		return;
 	c = conn_find((u64)sk, socket_inode(sk, trusted));
-	if (c)
-		on_end(c, END_PEER, bpf_ktime_get_ns());
+	if (!c || c->flags & CONN_PEER_END)
+		return;
+	now = bpf_ktime_get_ns();
+	if (FIELD(sk, __sk_common.skc_family) != AF_UNIX)
+		catch_up_received(c, sk, now);
+	on_end(c, END_PEER, now);
 }
 
 /* conn_closed ends a connection that is gone in both directions. */

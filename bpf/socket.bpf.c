@@ -54,27 +54,6 @@ static __always_inline void tell_process(u32 kind, u32 tgid, u32 parent, const c
 	bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
 }
 
-/* catch_up_received brings the ingress position up to what the process has taken from the connection in any way: the
- * socket tracepoints do not see splice. A FIN that was read counts as a byte; nothing comes behind it. */
-static __always_inline void catch_up_received(struct conn *c, const struct sock *sk, u64 now)
-{
-	struct tcp_sock *tp = (struct tcp_sock *)sk;
-	u32 copied = BPF_CORE_READ(tp, copied_seq);
-	u64 unseen;
-
-	if (c->last[DIR_INGRESS])
-		unseen = copied - c->seq[DIR_INGRESS];
-	else if (!(c->flags & CONN_ESTABLISHED))
-		unseen = BPF_CORE_READ(tp, bytes_received) - (u32)(BPF_CORE_READ(tp, rcv_nxt) - copied);
-	else
-		return;
-	if (!unseen || unseen >= 1U << 31)
-		return;
-	c->pos[DIR_INGRESS] += unseen;
-	c->seq[DIR_INGRESS] = copied;
-	c->last[DIR_INGRESS] = now;
-}
-
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newstate)
 {

@@ -67,6 +67,7 @@ enum {
 	IPPROTO_TCP = 6,
 	RCV_SHUTDOWN = 1,
 	SHUTDOWN_MASK = 3,
+	SOCK_DONE = 1 << 1, /* in skc_flags: the peer's FIN has come */
 	S_IFMT = 0170000,
 	S_IFSOCK = 0140000,
 	MSG_OOB = 1,
@@ -157,6 +158,7 @@ struct sock_common {
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
 	possible_net_t skc_net;
+	unsigned long skc_flags;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 };

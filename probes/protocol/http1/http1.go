@@ -153,7 +153,7 @@ func (d *decoder) Decode(c *probes.Chunk, out probes.Out) error {
 	if c.Named && s.request {
 		d.name = c.ID
 	}
-	if !s.known {
+	if !s.known && c.Total > 0 { // else all of it passed unseen
 		s.known = true
 		s.pos = c.Pos
 		if c.Pos != 0 && s.state == atStart {
