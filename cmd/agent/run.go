@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -97,6 +98,7 @@ type agent struct {
 	counted  map[uint32]bpf.Target // what of the kernel's counters is in the ledger
 	rings    map[uint32]string     // services that use io_uring
 	tasks    []func()              // for the pipeline's goroutine
+	hasTasks atomic.Bool
 	attached sync.WaitGroup
 
 	processesLost uint64 // events of processes that were lost, when all were last looked at
@@ -269,7 +271,7 @@ func newQueue(ctx context.Context, cfg Config, log *zap.Logger) (*export.Queue, 
 	closeOutput := func(context.Context) error { return nil }
 	var stdout io.Writer = os.Stdout
 	if toOTLP && cfg.Output != "none" {
-		w := export.NewBackgroundWriter(os.Stdout, 1<<20, log.Named("output"))
+		w := export.NewBackgroundWriter(os.Stdout, 16<<20, log.Named("output"))
 		stdout, closeOutput = w, w.Close
 	}
 	var exporter export.Exporter = export.Discard{}
@@ -336,6 +338,9 @@ func (a *agent) read(stop <-chan struct{}) error {
 }
 
 func (a *agent) event(record []byte) {
+	if a.hasTasks.Load() {
+		a.runTasks() // what a process was is over before what it is now
+	}
 	a.pipeline.handle(record)
 	if bpf.Kind(record) == bpf.EventExit {
 		if e := bpf.View[bpf.ProcessEvent](record); e != nil {
@@ -475,6 +480,7 @@ func (a *agent) removed(t *discovery.Target) {
 	delete(a.counted, t.PID)
 	pid := t.PID
 	a.tasks = append(a.tasks, func() { a.pipeline.drop(pid, time.Now().UnixNano()) })
+	a.hasTasks.Store(true)
 }
 
 // replaced goes on with a process that is known otherwise now.
@@ -508,6 +514,7 @@ func (a *agent) runTasks() {
 	a.mu.Lock()
 	tasks := a.tasks
 	a.tasks = nil
+	a.hasTasks.Store(false)
 	a.mu.Unlock()
 	for _, task := range tasks {
 		task()
