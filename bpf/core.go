@@ -184,16 +184,55 @@ func loadBuild(cfg Config, old bool) (*Core, error) {
 	}
 	var errs []error
 	for i := range ways {
-		if w := &ways[i]; w.allowed(cfg.Attach) {
-			core, err := load(cfg, w, kernel, old)
-			if err == nil {
-				core.Refused = errs
-				return core, nil
-			}
-			errs = append(errs, err)
+		w := &ways[i]
+		if !w.allowed(cfg.Attach) {
+			continue
 		}
+		if err := w.try(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", w, explain(err)))
+			continue
+		}
+		core, err := load(cfg, w, kernel, old)
+		if err == nil {
+			core.Refused = errs
+			return core, nil
+		}
+		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)
+}
+
+// try attaches an empty program as the way does. What the kernel refuses altogether is then known in a moment, and
+// not after all programs were verified.
+func (w *way) try() error {
+	const function = "tcp_sendmsg"
+	spec := &ebpf.ProgramSpec{
+		License:      "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	}
+	switch w.Name {
+	case "fentry":
+		spec.Type, spec.AttachType, spec.AttachTo = ebpf.Tracing, ebpf.AttachTraceFEntry, function
+	case "kprobe":
+		spec.Type = ebpf.Kprobe
+	default:
+		return nil
+	}
+	program, err := ebpf.NewProgram(spec)
+	if err != nil {
+		return fmt.Errorf("load an empty program: %w", err)
+	}
+	defer program.Close()
+	var l link.Link
+	if w.Name == "fentry" {
+		l, err = link.AttachTracing(link.TracingOptions{Program: program, AttachType: spec.AttachType})
+	} else {
+		l, err = link.Kprobe(function, program, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("attach an empty program to %s: %w", function, err)
+	}
+	return l.Close()
 }
 
 // isOld says whether the kernel lacks what the second build does without: it came with 5.11 to 5.15.
