@@ -580,11 +580,13 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	}
 	start = turn;
 	if (!turn || c->protocol == PROTOCOL_UNKNOWN) {
+		u32 answers = dir == DIR_INGRESS ? ROLE_CLIENT : ROLE_SERVER;
 		bool request, response;
 
 		word = first_bytes(io);
 		request = http1_request(word);
-		response = http1_response(word);
+		/* A request's line ends with what a response's begins with, and may come in pieces. */
+		response = (turn || c->role == answers) && http1_response(word);
 		if (c->protocol == PROTOCOL_UNKNOWN && (request || response)) {
 			c->protocol = PROTOCOL_HTTP1;
 			c->role = request == (dir == DIR_INGRESS) ? ROLE_SERVER : ROLE_CLIENT;

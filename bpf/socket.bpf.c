@@ -121,6 +121,23 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newst
 	return 0;
 }
 
+/* tell_turn tells, among the events of a watched process, that they are of another program from here on, or end. */
+static __always_inline void tell_turn(u32 kind, u32 tgid)
+{
+	struct process_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+
+	if (!e) {
+		/* User space finds by itself that a process is gone, only later. */
+		count(STAT_RING_FULL);
+		return;
+	}
+	e->hdr = header(kind, tgid, bpf_ktime_get_ns());
+	e->parent = 0;
+	e->pad = 0;
+	e->filename[0] = 0;
+	submit(e);
+}
+
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)
 {
@@ -128,10 +145,13 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 	struct image image = {.inode = inode->i_ino, .dev = inode->i_sb->s_dev};
 	struct target *known = bpf_map_lookup_elem(&images, &image);
 	u32 tgid = task->tgid;
+	bool watched = target_of(tgid);
 
-	if (known && !target_of(tgid) && bpf_map_update_elem(&targets, &tgid, known, BPF_NOEXIST))
+	if (known && !watched && bpf_map_update_elem(&targets, &tgid, known, BPF_NOEXIST))
 		count(STAT_TARGETS_FULL);
 	tell_process(EVENT_EXEC, tgid, 0, bprm->filename);
+	if (watched)
+		tell_turn(EVENT_EXEC, tgid);
 	return 0;
 }
 
@@ -161,20 +181,7 @@ int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct 
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(sched_process_exit, struct task_struct *task)
 {
-	struct process_event *e;
-
-	if (task->signal->live.counter || !target_of(task->tgid))
-		return 0;
-	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
-	if (!e) {
-		/* User space finds by itself that the process is gone, only later. */
-		count(STAT_RING_FULL);
-		return 0;
-	}
-	e->hdr = header(EVENT_EXIT, task->tgid, bpf_ktime_get_ns());
-	e->parent = 0;
-	e->pad = 0;
-	e->filename[0] = 0;
-	submit(e);
+	if (!task->signal->live.counter && target_of(task->tgid))
+		tell_turn(EVENT_EXIT, task->tgid);
 	return 0;
 }

@@ -156,6 +156,7 @@ func (c *Conns) Handle(record []byte) {
 		} else {
 			c.stats.Malformed++
 		}
+	case bpf.EventExec: // it says where in the order of events it was; who reads them knows the rest
 	case bpf.EventExit:
 		if e := bpf.View[bpf.ProcessEvent](record); e != nil {
 			c.exit(e.Hdr.Tgid, int64(e.Hdr.Time))
@@ -552,11 +553,24 @@ func (c *Conns) exit(pid uint32, t int64) {
 	}
 }
 
-// Drop gives up the connections of a process that is no longer watched. t is Unix time, ns.
-func (c *Conns) Drop(pid uint32, t int64) {
+// Of lists the connections of a process as it was known with an account: after an exec it has another.
+func (c *Conns) Of(pid uint32, a *ledger.Account) []uint64 {
+	var ids []uint64
 	for _, k := range oldestFirst(maps.Keys(c.byPID[pid])) {
-		c.finish(k, Stopped, t)
-		c.kernel.Forget(k.key)
+		if k.Target.Account == a {
+			ids = append(ids, k.ID)
+		}
+	}
+	return ids
+}
+
+// Drop gives up connections whose end will not be told. t is Unix time, ns.
+func (c *Conns) Drop(ids []uint64, t int64) {
+	for _, id := range ids {
+		if k := c.conns[id]; k != nil {
+			c.finish(k, Stopped, t)
+			c.kernel.Forget(k.key)
+		}
 	}
 }
 

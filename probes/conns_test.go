@@ -44,6 +44,9 @@ type bench struct {
 	lost    []*span.Span
 }
 
+// drop gives up all connections of a process.
+func (b *bench) drop(pid uint32, t int64) { b.Drop(b.Of(pid, b.targets[pid].Account), t) }
+
 func newBench(t testing.TB, protocols ...probes.Protocol) *bench {
 	b := &bench{t: t, targets: map[uint32]*span.Target{}}
 	for pid := range uint32(5) {
@@ -553,9 +556,9 @@ func TestConnectionMovesWithItsProcess(t *testing.T) {
 		t.Errorf("%+v", b.Stats())
 	}
 	b.told()
-	b.Drop(1, 1)
+	b.drop(1, 1)
 	b.want()
-	b.Drop(2, 1)
+	b.drop(2, 1)
 	b.want(fmt.Sprint("gone ", k.Event.Conn), fmt.Sprintf("forget %#x", k.Event.Key))
 	if byID, _, byPID, _ := b.Tables(); byID+byPID != 0 {
 		t.Error("it is kept")
@@ -640,7 +643,7 @@ func TestQuietBodyIsAskedFor(t *testing.T) {
 	})
 	t.Run("of a connection that is gone", func(t *testing.T) {
 		b, k := begin(t)
-		b.Drop(1, 1e12)
+		b.drop(1, 1e12)
 		if b.Asking(1e15) != nil {
 			t.Error("it is asked for")
 		}
@@ -761,7 +764,7 @@ func TestDropAndStopEndEverythingInOrder(t *testing.T) {
 		end    func(b *bench)
 		forget bool
 	}{
-		{"drop", func(b *bench) { b.Drop(1, 5e9) }, true},
+		{"drop", func(b *bench) { b.drop(1, 5e9) }, true},
 		{"stop", func(b *bench) { b.Stop(5e9) }, false},
 	} {
 		b := newBench(t)

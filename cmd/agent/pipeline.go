@@ -109,14 +109,18 @@ func (p *pipeline) progress(id uint64, dir probes.Direction, pos uint64, t int64
 	}
 }
 
-// drop gives up the connections of a process that is no longer watched, at time now (Unix ns).
-func (p *pipeline) drop(pid uint32, now int64) {
-	p.conns.Drop(pid, now)
+// drop gives up connections whose end will not be told, at time now (Unix ns).
+func (p *pipeline) drop(ids []uint64, now int64) {
+	if len(ids) == 0 {
+		return
+	}
+	p.conns.Drop(ids, now)
 	if p.rec != nil {
-		var b [12]byte
-		binary.LittleEndian.PutUint64(b[:], uint64(now))
-		binary.LittleEndian.PutUint32(b[8:], pid)
-		p.rec.Write(recording.Drop, b[:])
+		b := binary.LittleEndian.AppendUint64(nil, uint64(now))
+		for _, id := range ids {
+			b = binary.LittleEndian.AppendUint64(b, id)
+		}
+		p.rec.Write(recording.Drop, b)
 	}
 }
 
@@ -145,10 +149,14 @@ func (p *pipeline) replay(kind recording.Kind, data []byte) error {
 		p.progress(binary.LittleEndian.Uint64(data), probes.Direction(data[24]&1),
 			binary.LittleEndian.Uint64(data[8:]), int64(binary.LittleEndian.Uint64(data[16:])))
 	case recording.Drop:
-		if len(data) != 12 {
+		if len(data) < 16 || len(data)%8 != 0 {
 			return fmt.Errorf("%w: a drop record of %d bytes", recording.ErrFormat, len(data))
 		}
-		p.drop(binary.LittleEndian.Uint32(data[8:]), int64(binary.LittleEndian.Uint64(data)))
+		var ids []uint64
+		for b := data[8:]; len(b) > 0; b = b[8:] {
+			ids = append(ids, binary.LittleEndian.Uint64(b))
+		}
+		p.drop(ids, int64(binary.LittleEndian.Uint64(data)))
 	case recording.Clock, recording.Batch, recording.Stop:
 		t, ok := recording.Time(data)
 		if !ok {

@@ -218,7 +218,9 @@ func (n *node) live(rng *rand.Rand, connections int) {
 		case 9: // it is no longer watched, and known again later
 			pid := uint32(1 + rng.IntN(3))
 			old := n.targets[pid]
-			n.drop(pid, n.now())
+			if old != nil {
+				n.drop(n.conns.Of(pid, old.Account), n.now())
+			}
 			if old != nil && rng.IntN(2) == 0 {
 				delete(n.targets, pid)
 				scripts[0] = append(scripts[0], func() { n.targets[pid] = old })
@@ -391,7 +393,7 @@ func TestDamagedRecordingIsRefused(t *testing.T) {
 			w.Write(recording.Meta, []byte("{}"))
 			w.Write(recording.Progress, []byte("x"))
 		}, "not a recording of this version: a progress record of 1 bytes"},
-		{"bad drop", func(w *recording.Writer) { w.Write(recording.Meta, []byte("{}")); w.Write(recording.Drop, []byte("x")) }, "not a recording of this version: a drop record of 1 bytes"},
+		{"bad drop", func(w *recording.Writer) { w.Write(recording.Meta, []byte("{}")); w.Write(recording.Drop, []byte("12345678x")) }, "not a recording of this version: a drop record of 9 bytes"},
 		{"a kind of a later version", func(w *recording.Writer) { w.Write(recording.Meta, []byte("{}")); w.Write(99, nil) }, "not a recording of this version: a record of kind 99"},
 	} {
 		var file bytes.Buffer

@@ -10,8 +10,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,6 +21,7 @@ import (
 	"breadcrumb/export/jsonl"
 	"breadcrumb/export/otlp"
 	"breadcrumb/export/tree"
+	"breadcrumb/internal/ledger"
 	"breadcrumb/internal/recording"
 	"breadcrumb/internal/span"
 	"breadcrumb/internal/version"
@@ -77,6 +78,9 @@ func (c *recordCmd) Run(ctx context.Context) error {
 const (
 	// rescanEvery is how often what no event tells is looked for: new ports, late libraries, lost exits.
 	rescanEvery = 10 * time.Second
+	// leaveAfter is how long the connections of a process that has ended are kept: they may be others' as well, and
+	// their end is told as any other. Only what is still there then was lost.
+	leaveAfter = 10 * time.Second
 	// clockEvery is how often the clock is read anew: Unix time may be set while the agent runs.
 	clockEvery = 10 * time.Second
 	// flushTime is what the end of a run may take to send what is queued.
@@ -97,11 +101,17 @@ type agent struct {
 	probes   map[uint32]io.Closer  // attached to a process
 	counted  map[uint32]bpf.Target // what of the kernel's counters is in the ledger
 	rings    map[uint32]string     // services that use io_uring
-	tasks    []func()              // for the pipeline's goroutine
-	hasTasks atomic.Bool
+	leaving  []leaving             // in the order of their time
 	attached sync.WaitGroup
 
 	processesLost uint64 // events of processes that were lost, when all were last looked at
+}
+
+// leaving is a process that has ended, or is not what it was.
+type leaving struct {
+	at      time.Time
+	pid     uint32
+	account *ledger.Account
 }
 
 // run traces until ctx is done; record, unless it is empty, is the file to which the events are written.
@@ -315,7 +325,7 @@ func (a *agent) read(stop <-chan struct{}) error {
 					a.pipeline.setClock(o)
 				}
 			}
-			a.runTasks()
+			a.dropLeft(now)
 			a.attachOnDemand()
 			for _, q := range a.pipeline.conns.Asking(now.UnixNano()) {
 				if s, ok := a.core.ConnState(q.Key, q.ID); ok {
@@ -330,16 +340,15 @@ func (a *agent) read(stop <-chan struct{}) error {
 		}
 		select {
 		case <-stop:
-			a.runTasks()
 			return nil
-		default: // woken for a task
+		default:
 		}
 	}
 }
 
 func (a *agent) event(record []byte) {
-	if a.hasTasks.Load() {
-		a.runTasks() // what a process was is over before what it is now
+	if bpf.Kind(record) == bpf.EventExec {
+		a.drainProcesses() // what follows is of another program
 	}
 	a.pipeline.handle(record)
 	if bpf.Kind(record) == bpf.EventExit {
@@ -478,9 +487,7 @@ func (a *agent) removed(t *discovery.Target) {
 		probes.Count(t.Account, &before, &now)
 	}
 	delete(a.counted, t.PID)
-	pid := t.PID
-	a.tasks = append(a.tasks, func() { a.pipeline.drop(pid, time.Now().UnixNano()) })
-	a.hasTasks.Store(true)
+	a.leaving = append(a.leaving, leaving{time.Now(), t.PID, t.Account})
 }
 
 // replaced goes on with a process that is known otherwise now.
@@ -510,14 +517,18 @@ func (a *agent) attachOnDemand() {
 	}
 }
 
-func (a *agent) runTasks() {
+// dropLeft gives up what is left of processes that have gone.
+func (a *agent) dropLeft(now time.Time) {
 	a.mu.Lock()
-	tasks := a.tasks
-	a.tasks = nil
-	a.hasTasks.Store(false)
+	n := 0
+	for n < len(a.leaving) && now.Sub(a.leaving[n].at) > leaveAfter {
+		n++
+	}
+	gone := slices.Clone(a.leaving[:n])
+	a.leaving = slices.Delete(a.leaving, 0, n)
 	a.mu.Unlock()
-	for _, task := range tasks {
-		task()
+	for _, l := range gone {
+		a.pipeline.drop(a.pipeline.conns.Of(l.pid, l.account), now.UnixNano())
 	}
 }
 

@@ -30,7 +30,7 @@ const (
 	Batch                    // int64: Unix time, ns, when a batch of events had been read
 	Progress                 // how far a connection is: its id, position, time (64 bits each), direction (8)
 	Stop                     // int64: Unix time, ns, when the run ended
-	Drop                     // a process is no longer watched: Unix time, ns (64 bits), process id (32)
+	Drop                     // connections are given up: Unix time, ns, and their ids (64 bits each)
 	Gone                     // a process id (32 bits): its events come too late from here on
 )
 
