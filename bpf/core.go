@@ -91,6 +91,7 @@ type Core struct {
 	linksMu   sync.Mutex
 	links     []link.Link
 	onDemand  map[Need]string // what is not attached yet
+	seesURing bool
 	events    *ringbuf.Reader
 	processes *ringbuf.Reader
 
@@ -159,6 +160,9 @@ var everywhere = []string{bpfProgInetSockSetState, bpfProgSchedProcessExec, bpfP
 func (w *way) allowed(attach string) bool {
 	return attach == "auto" || attach == w.Name || attach == "tracepoint" && (w.Name == "socket" || w.Name == "syscall")
 }
+
+// functions says that it is the kernel's functions that are attached to, whoever calls them.
+func (w *way) functions() bool { return w.Name == "fentry" || w.Name == "kprobe" }
 
 // String is the way as a person reads it.
 func (w *way) String() string {
@@ -254,7 +258,7 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the built-in BPF object: %w", err)
 	}
-	c := &Core{Attachment: w.String(), Old: old, cfg: cfg, programs: map[string]*ebpf.Program{}, specs: spec.Programs, onDemand: maps.Clone(w.onDemand)}
+	c := &Core{Attachment: w.String(), Old: old, seesURing: w.functions(), cfg: cfg, programs: map[string]*ebpf.Program{}, specs: spec.Programs, onDemand: maps.Clone(w.onDemand)}
 	defer func() {
 		if err != nil {
 			_ = c.Close()
@@ -465,6 +469,24 @@ func (c *Core) Detach() error {
 	}
 	c.links, c.onDemand = nil, nil
 	return errors.Join(errs...)
+}
+
+// SeesURing says whether what io_uring moves is read as everything else; if not, it is noticed at best.
+func (c *Core) SeesURing() bool { return c.seesURing }
+
+// MapBytes is the memory of each map, as the kernel accounts for it.
+func (c *Core) MapBytes() (map[string]uint64, error) {
+	sizes := map[string]uint64{}
+	for name, m := range c.maps {
+		info, err := m.Info()
+		if err != nil {
+			return nil, fmt.Errorf("read what map %s is: %w", name, err)
+		}
+		if n, ok := info.Memlock(); ok {
+			sizes[name] = n
+		}
+	}
+	return sizes, nil
 }
 
 // Maps are the core's maps by name. A runtime's own object is given them for its own of the same name.

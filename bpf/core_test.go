@@ -15,10 +15,15 @@ var needs = map[string]string{"fentry": "5.5", "kprobe": "4.1", "socket": "6.3",
 // loadCore loads and attaches the kernel side; no process is watched.
 func loadCore(t *testing.T, attach string, old bool) *Core {
 	t.Helper()
-	bpftest.Require(t, needs[attach], attach)
 	cfg := Default()
-	cfg.Attach = attach
 	cfg.RingBytes = 1 << 20
+	return loadCoreAs(t, attach, old, cfg)
+}
+
+func loadCoreAs(t *testing.T, attach string, old bool, cfg Config) *Core {
+	t.Helper()
+	bpftest.Require(t, needs[attach], attach)
+	cfg.Attach = attach
 	core, err := loadBuild(cfg, old)
 	if err != nil {
 		if bpftest.Allowed(attach) {
@@ -61,6 +66,31 @@ func TestLoad(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestIdleMapsAreSmall holds all maps, as the agent makes them by default, to what a node can spare.
+func TestIdleMapsAreSmall(t *testing.T) {
+	const most = 40 << 20
+	for _, attach := range Attachments {
+		if attach == "tracepoint" {
+			continue
+		}
+		t.Run(attach, func(t *testing.T) {
+			core := loadCoreAs(t, attach, isOld(), Default())
+			sizes, err := core.MapBytes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum := uint64(0)
+			for name, n := range sizes {
+				t.Logf("%s: %d bytes", name, n)
+				sum += n
+			}
+			if sum == 0 || sum > most || len(sizes) != len(core.Maps()) {
+				t.Errorf("%d maps of %d have %d bytes, want at most %d", len(sizes), len(core.Maps()), sum, most)
+			}
+		})
 	}
 }
 

@@ -207,7 +207,7 @@ func (i *Inspector) complete(t *Target, d descriptors, denied error, nets networ
 }
 
 const (
-	ioUringGap = "has an io_uring open: what it moves over sockets by it is not seen"
+	ioUringGap = "has an io_uring open: what it moves over sockets by it is seen by fentry and kprobe only"
 	portsGap   = ", so its ports are not known"
 )
 

@@ -157,11 +157,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if a.golang != nil {
 		programs(a.golang.Programs())
 	}
-	for name, m := range a.core.Maps() {
-		if info, err := m.Info(); err == nil {
-			if bytes, ok := info.Memlock(); ok {
-				gauge(c.mapBytes, float64(bytes), name)
-			}
+	if sizes, err := a.core.MapBytes(); err == nil {
+		for name, bytes := range sizes {
+			gauge(c.mapBytes, float64(bytes), name)
 		}
 	}
 	stats := a.pipeline.stats.Load()

@@ -393,7 +393,10 @@ func TestDamagedRecordingIsRefused(t *testing.T) {
 			w.Write(recording.Meta, []byte("{}"))
 			w.Write(recording.Progress, []byte("x"))
 		}, "not a recording of this version: a progress record of 1 bytes"},
-		{"bad drop", func(w *recording.Writer) { w.Write(recording.Meta, []byte("{}")); w.Write(recording.Drop, []byte("12345678x")) }, "not a recording of this version: a drop record of 9 bytes"},
+		{"bad drop", func(w *recording.Writer) {
+			w.Write(recording.Meta, []byte("{}"))
+			w.Write(recording.Drop, []byte("12345678x"))
+		}, "not a recording of this version: a drop record of 9 bytes"},
 		{"a kind of a later version", func(w *recording.Writer) { w.Write(recording.Meta, []byte("{}")); w.Write(99, nil) }, "not a recording of this version: a record of kind 99"},
 	} {
 		var file bytes.Buffer

@@ -552,6 +552,9 @@ func (a *agent) countKernel() {
 
 // usesURing says once of a process that it moves bytes unseen.
 func (a *agent) usesURing(t *discovery.Target) {
+	if a.core.SeesURing() {
+		return
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if _, known := a.rings[t.PID]; known {

@@ -25,6 +25,9 @@ import (
 // what never comes has to end.
 const patience = 60 * time.Second
 
+// nobody is a user, and a group, that owns nothing.
+const nobody = 65534
+
 // Agent is a running breadcrumb.
 type Agent struct {
 	t    testing.TB
@@ -55,6 +58,8 @@ type AgentOptions struct {
 	Attach *Attachment
 	// Env is added to the environment.
 	Env []string
+	// Capabilities are all that it has, as a user who is not root; root's if nil.
+	Capabilities []uintptr
 	// NoWait returns before the agent is tracing.
 	NoWait bool
 }
@@ -172,6 +177,10 @@ func StartAgent(t testing.TB, o AgentOptions) *Agent {
 	a.cmd = exec.Command(Binary(t), args...)
 	a.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.TempDir()}, o.Env...)
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if o.Capabilities != nil {
+		a.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+		a.cmd.SysProcAttr.AmbientCaps = o.Capabilities
+	}
 	stdout, err := a.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

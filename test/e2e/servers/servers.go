@@ -116,6 +116,10 @@ func once(t testing.TB, key string, build func(dir string) error) string {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// Some tests run what is in it as another user.
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
 		buildDir = dir
 	}
 	dir := filepath.Join(buildDir, key)
