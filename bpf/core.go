@@ -92,6 +92,7 @@ type Core struct {
 	links     []link.Link
 	onDemand  map[Need]string // what is not attached yet
 	seesURing bool
+	tracefs   bool // it was mounted for this core
 	events    *ringbuf.Reader
 	processes *ringbuf.Reader
 
@@ -218,6 +219,9 @@ func (w *way) try() error {
 	case "fentry":
 		spec.Type, spec.AttachType, spec.AttachTo = ebpf.Tracing, ebpf.AttachTraceFEntry, function
 	case "kprobe":
+		if err := haveKprobes(); err != nil {
+			return err
+		}
 		spec.Type = ebpf.Kprobe
 	default:
 		return nil
@@ -241,8 +245,8 @@ func (w *way) try() error {
 
 // isOld says whether the kernel lacks what the second build does without: it came with 5.11 to 5.15.
 func isOld() bool {
-	return features.HaveMapType(ebpf.TaskStorage) != nil ||
-		features.HaveProgramHelper(ebpf.RawTracepoint, asm.FnTaskPtRegs) != nil
+	return errors.Is(features.HaveMapType(ebpf.TaskStorage), ebpf.ErrNotSupported) ||
+		errors.Is(features.HaveProgramHelper(ebpf.RawTracepoint, asm.FnTaskPtRegs), ebpf.ErrNotSupported)
 }
 
 // growing are maps whose elements are allocated when they are added. Programs that trace may not do so
@@ -266,6 +270,9 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 	}()
 	if err := c.readStats(spec); err != nil {
 		return nil, err
+	}
+	if w.Name == "kprobe" {
+		c.tracefs = mountTracefs() // for maxActive
 	}
 	attached := slices.Concat(w.programs, everywhere)
 	for _, name := range w.optional {
@@ -407,21 +414,10 @@ func explain(err error) error {
 	case errors.As(err, &verifier):
 		return fmt.Errorf("%w (the kernel's verifier refused a program; --log-level debug prints its log)", err)
 	case errors.Is(err, os.ErrPermission):
-		return &refused{err}
+		return refuse(err)
 	}
 	return err
 }
-
-// refused is an error for want of rights. The library's guess at the locked memory limit is left out: it has
-// not been a cause since 5.11, and leads people astray.
-type refused struct{ error }
-
-func (e *refused) Error() string {
-	text, _, _ := strings.Cut(e.error.Error(), " (MEMLOCK")
-	return text + " (run as root, or with CAP_BPF and CAP_PERFMON; `breadcrumb check` says what is missing)"
-}
-
-func (e *refused) Unwrap() error { return e.error }
 
 func (c *Core) readStats(spec *ebpf.CollectionSpec) error {
 	var enum *btf.Enum
@@ -456,6 +452,9 @@ func (c *Core) Close() error {
 		errs = append(errs, p.Close())
 	}
 	errs = append(errs, c.objects.Close())
+	if c.tracefs {
+		errs = append(errs, unmountTracefs())
+	}
 	return errors.Join(errs...)
 }
 
@@ -473,6 +472,9 @@ func (c *Core) Detach() error {
 
 // SeesURing says whether what io_uring moves is read as everything else; if not, it is noticed at best.
 func (c *Core) SeesURing() bool { return c.seesURing }
+
+// MountedTracefs says that tracefs was nowhere and is mounted as long as this is not closed.
+func (c *Core) MountedTracefs() bool { return c.tracefs }
 
 // MapBytes is the memory of each map, as the kernel accounts for it.
 func (c *Core) MapBytes() (map[string]uint64, error) {

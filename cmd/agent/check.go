@@ -17,6 +17,10 @@ import (
 	"breadcrumb/internal/version"
 	"breadcrumb/probes/runtime/golang"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
@@ -32,10 +36,11 @@ type finding struct {
 func (checkCmd) Run() error { return check(os.Stdout) }
 
 func check(w io.Writer) error {
-	findings := []finding{kernelVersion(), btf(), lockdown()}
+	findings := []finding{kernelVersion(), kernelTypes(), lockdown()}
 	findings = append(findings, capabilities()...)
+	findings = append(findings, kernelFeatures()...)
 
-	possible := false
+	possible, mounted := false, false
 	var chosen string
 	for _, way := range []struct{ attach, item, follows string }{
 		{"fentry", "fentry", "the cheapest way in; sees what io_uring and sendfile move as well"},
@@ -48,7 +53,7 @@ func check(w io.Writer) error {
 		cfg.RingBytes = 64 << 10
 		core, err := bpf.Load(cfg)
 		if err != nil {
-			findings = append(findings, finding{way.item, "no", oneLine(err)})
+			findings = append(findings, finding{way.item, "no", strings.TrimPrefix(oneLine(err), way.item+": ")})
 			continue
 		}
 		if !possible {
@@ -58,12 +63,12 @@ func check(w io.Writer) error {
 		} else {
 			findings = append(findings, finding{way.item, "yes", "not needed: " + way.follows})
 		}
-		possible = true
+		possible, mounted = true, mounted || core.MountedTracefs()
 		if err := core.Close(); err != nil {
 			return fmt.Errorf("undo the attempt: %w", err)
 		}
 	}
-	findings = append(findings, procAccess(), cgroup2())
+	findings = append(findings, tracefs(mounted), cgroup2(), procAccess())
 
 	fmt.Fprintln(w, "breadcrumb", version.String())
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
@@ -93,7 +98,7 @@ func kernelVersion() finding {
 	return finding{"kernel", unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Machine[:])}
 }
 
-func btf() finding {
+func kernelTypes() finding {
 	const path = "/sys/kernel/btf/vmlinux"
 	if _, err := os.Stat(path); err != nil {
 		return finding{"kernel BTF", "no", path + " is missing: the kernel needs CONFIG_DEBUG_INFO_BTF"}
@@ -102,10 +107,9 @@ func btf() finding {
 }
 
 func lockdown() finding {
-	const path = "/sys/kernel/security/lockdown"
-	b, err := os.ReadFile(path)
+	b, err := readLockdown()
 	if errors.Is(err, fs.ErrNotExist) {
-		return finding{"lockdown", "unknown", "securityfs is not mounted, or the kernel has no lockdown; nothing depends on it"}
+		return finding{"lockdown", "none", "the kernel has none, or securityfs is not mounted and may not be"}
 	}
 	if err != nil {
 		return finding{"lockdown", "unknown", oneLine(err)}
@@ -120,36 +124,96 @@ func lockdown() finding {
 	return finding{"lockdown", strings.TrimSpace(text), "nothing that breadcrumb does is forbidden by it"}
 }
 
-// needed are the capabilities that root has, and what each of them is for.
+// readLockdown reads the state of lockdown, where securityfs is not mounted by mounting it for the moment.
+func readLockdown() ([]byte, error) {
+	b, err := os.ReadFile("/sys/kernel/security/lockdown")
+	if !errors.Is(err, fs.ErrNotExist) {
+		return b, err
+	}
+	dir, mkdirErr := os.MkdirTemp("", "breadcrumb-securityfs-")
+	if mkdirErr != nil {
+		return nil, err
+	}
+	defer os.Remove(dir)
+	if unix.Mount("securityfs", dir, "securityfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "") != nil {
+		return nil, err
+	}
+	b, err = os.ReadFile(dir + "/lockdown")
+	return b, errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH))
+}
+
+// needed are the capabilities that are, and what each of them unlocks.
 var needed = []struct {
-	name  string
-	bit   uint
-	loses string
+	name    string
+	bit     int
+	unlocks string
 }{
-	{"CAP_BPF", 39, "no program can be loaded"},
-	{"CAP_PERFMON", 38, "no program can be attached or read memory"},
-	{"CAP_SYS_PTRACE", 19, "processes of other users cannot be looked at"},
-	{"CAP_DAC_READ_SEARCH", 2, "executables of other users may not be readable"},
+	{"CAP_BPF", unix.CAP_BPF, "loading programs"},
+	{"CAP_PERFMON", unix.CAP_PERFMON, "attaching them, and their reading memory"},
+	{"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE, "looking at processes of other users"},
+	{"CAP_DAC_READ_SEARCH", unix.CAP_DAC_READ_SEARCH, "reading executables and environments of other users"},
 }
 
 func capabilities() []finding {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return []finding{{"capabilities", "?", oneLine(err)}}
-	}
-	has := func(bit uint) bool { return data[bit/32].Effective&(1<<(bit%32)) != 0 }
-	const sysAdmin = 21
+	has := bpf.HasCapability
+	admin := has(unix.CAP_SYS_ADMIN) // holds the first two
 	var missing []string
 	for _, n := range needed {
-		if !has(n.bit) && !has(sysAdmin) {
-			missing = append(missing, n.name+" ("+n.loses+")")
+		if !has(n.bit) && !(admin && (n.bit == unix.CAP_BPF || n.bit == unix.CAP_PERFMON)) {
+			missing = append(missing, n.name+" (would unlock "+n.unlocks+")")
 		}
 	}
+	findings := []finding{{"capabilities", "yes", "CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are there, which is enough"}}
 	if len(missing) > 0 {
-		return []finding{{"capabilities", "missing", strings.Join(missing, ", ")}}
+		findings[0] = finding{"capabilities", "missing", strings.Join(missing, ", ")}
 	}
-	return []finding{{"capabilities", "yes", "all that are needed"}}
+	if !admin {
+		findings = append(findings, finding{"CAP_SYS_ADMIN", "no", "not needed; would unlock uprobes before Linux 6.6, mounting tracefs, and with it room for more kretprobes"})
+	}
+	return findings
+}
+
+// kernelFeatures are those that programs use, or will, each tried by making or asking for it.
+func kernelFeatures() []finding {
+	state := func(item string, err error, follows string) finding {
+		switch {
+		case err == nil:
+			return finding{item, "yes", follows}
+		case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.EINVAL):
+			return finding{item, "no", "this kernel is too old for it, or was built without; " + follows}
+		case errors.Is(err, fs.ErrPermission):
+			return finding{item, "unknown", "may not be tried with these capabilities; " + follows}
+		}
+		return finding{item, "unknown", oneLine(err)}
+	}
+	_, tcx := link.QueryPrograms(link.QueryOptions{Target: loopback, Attach: ebpf.AttachTCXIngress})
+	if tcx != nil && !bpf.HasCapability(unix.CAP_NET_ADMIN) {
+		tcx = fs.ErrPermission // the kernel does not tell the two apart
+	}
+	return []finding{
+		state("ring buffer", features.HaveMapType(ebpf.RingBuf), "nothing works without"),
+		state("uprobe_multi", features.HaveBPFLinkUprobeMulti(), "uprobes without CAP_SYS_ADMIN"),
+		state("attach cookies", features.HaveProgramHelper(ebpf.Kprobe, asm.FnGetAttachCookie), "not needed so far"),
+		state("sockhash", features.HaveMapType(ebpf.SockHash), "not needed so far; takes CAP_NET_ADMIN"),
+		state("tcx", tcx, "not needed so far; takes CAP_NET_ADMIN"),
+	}
+}
+
+// loopback is the interface's number in every network namespace.
+const loopback = 1
+
+func tracefs(mounted bool) finding {
+	const follows = "gives kretprobes room for many calls at once; nothing else needs it"
+	path := bpf.Tracefs()
+	switch {
+	case path != "":
+		return finding{"tracefs", path, follows}
+	case mounted:
+		return finding{"tracefs", "mounted", "it is nowhere, and breadcrumb mounts it while kprobes are its way in: " + follows}
+	case !bpf.HasCapability(unix.CAP_SYS_ADMIN):
+		return finding{"tracefs", "missing", "mount -t tracefs none /sys/kernel/tracing, or CAP_SYS_ADMIN for breadcrumb to do so; " + follows}
+	}
+	return finding{"tracefs", "missing", "not mounted; " + follows}
 }
 
 // goProbe tries the uprobe on this very program, which never makes the call that it is placed on.

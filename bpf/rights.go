@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf/features"
+	"golang.org/x/sys/unix"
+)
+
+// HasCapability says whether this process has a capability (capabilities(7)) now.
+func HasCapability(c int) bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&header, &data[0]) == nil && data[c/32].Effective&(1<<(c%32)) != 0
+}
+
+// refused is an error for want of rights. The library's guess at the limit of locked memory is left out: it has not
+// been a cause since 5.11, and leads people astray.
+type refused struct {
+	error
+	hint string
+}
+
+func refuse(err error) *refused {
+	admin := HasCapability(unix.CAP_SYS_ADMIN)
+	switch {
+	case !admin && !(HasCapability(unix.CAP_BPF) && HasCapability(unix.CAP_PERFMON)):
+		return &refused{err, "run as root, or with CAP_BPF and CAP_PERFMON; `breadcrumb check` says what is missing"}
+	case lockedMemoryCounts() && lockedMemory() < enoughLocked:
+		return &refused{err, fmt.Sprintf("before Linux 5.11 maps count as locked memory, of which %d KiB are allowed: raise the limit (ulimit -l, LimitMEMLOCK=) to %d or more, or add CAP_SYS_RESOURCE",
+			lockedMemory()>>10, enoughLocked>>10)}
+	}
+	return &refused{err, "the rights are there: it is the kernel that refuses, by lockdown, by a security module, by a seccomp filter or as it was built"}
+}
+
+func (e *refused) Error() string {
+	text, _, _ := strings.Cut(e.error.Error(), " (MEMLOCK")
+	return text + " (" + e.hint + ")"
+}
+
+func (e *refused) Unwrap() error { return e.error }
+
+// enoughLocked is what all maps take by default, preallocated, with room to spare; TestIdleMapsAreSmall holds them to
+// less.
+const enoughLocked = 64 << 20
+
+// lockedMemoryCounts says whether maps are charged to the limit of locked memory.
+func lockedMemoryCounts() bool {
+	v, err := features.LinuxVersionCode()
+	return err == nil && v < 5<<16|11<<8
+}
+
+// lockedMemory is the limit of it, in bytes.
+func lockedMemory() uint64 {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) != nil {
+		return 0
+	}
+	return limit.Cur
+}
+
+// tracefsPath is where tracefs belongs, since 4.1.
+const tracefsPath = "/sys/kernel/tracing"
+
+// Tracefs is where tracefs is mounted; empty: nowhere.
+func Tracefs() string {
+	for _, path := range []string{tracefsPath, "/sys/kernel/debug/tracing"} {
+		var st unix.Statfs_t
+		if unix.Statfs(path, &st) == nil && st.Type == unix.TRACEFS_MAGIC {
+			return path
+		}
+	}
+	return ""
+}
+
+// mountTracefs mounts tracefs if it is nowhere and that is allowed. It says whether it did.
+func mountTracefs() bool {
+	return Tracefs() == "" && unix.Mount("tracefs", tracefsPath, "tracefs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "") == nil
+}
+
+// unmountTracefs undoes it, unless others use it by now.
+func unmountTracefs() error {
+	if err := unix.Unmount(tracefsPath, 0); err != nil && !errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("unmount %s: %w", tracefsPath, err)
+	}
+	return nil
+}
+
+// errNoKprobes is why kprobes cannot work, whatever the rights.
+var errNoKprobes = errors.New("the kernel was built without kprobe events (CONFIG_KPROBE_EVENTS)")
+
+// haveKprobes says whether the kernel has kprobes as perf events (4.17).
+func haveKprobes() error {
+	if _, err := os.Stat("/sys/bus/event_source/devices/kprobe/type"); errors.Is(err, os.ErrNotExist) {
+		return errNoKprobes
+	}
+	return nil
+}
