@@ -15,6 +15,8 @@ type Attachment struct {
 	Name    string // for --attach
 	Since   string // the first version of Linux that has it
 	Feature string // how the agent calls it
+	// SeesURing says that it reads what io_uring moves.
+	SeesURing bool
 
 	try sync.Once
 	err error
@@ -22,8 +24,8 @@ type Attachment struct {
 
 // Attachments are all, in the order in which the agent tries them.
 var Attachments = []*Attachment{
-	{Name: "fentry", Since: "5.5", Feature: "fentry"},
-	{Name: "kprobe", Since: "4.1", Feature: "kprobe"},
+	{Name: "fentry", Since: "5.5", Feature: "fentry", SeesURing: true},
+	{Name: "kprobe", Since: "4.1", Feature: "kprobe", SeesURing: true},
 	{Name: "socket", Since: "6.3", Feature: "socket tracepoints"},
 	{Name: "syscall", Since: "5.5", Feature: "syscall tracepoints"},
 }

@@ -42,6 +42,8 @@ type options struct {
 	doc     string
 	fetch   bool
 	update  bool
+	quick   bool
+	cost    bool
 	// parallel is how many machines run at once; each keeps a CPU of the host busy.
 	parallel int
 }
@@ -56,6 +58,8 @@ func main() {
 	flag.StringVar(&o.kernels, "kernel", "all", "`names` of the kernels, separated by commas, or all")
 	flag.StringVar(&o.attach, "attach", "", "only these attachments, `names` separated by commas")
 	flag.StringVar(&o.only, "only", "", "only these `columns` of the table, separated by semicolons; the document is left as it is")
+	flag.BoolVar(&o.quick, "quick", false, "only what shows soonest that a kernel works; the document is left as it is")
+	flag.BoolVar(&o.cost, "cost", false, "only measure what each attachment costs, and print it; the document is left as it is")
 	flag.StringVar(&o.cache, "cache", cacheDir(), "the `folder` in which kernels are kept")
 	flag.StringVar(&o.out, "out", "bin/vm", "the `folder` for results and logs")
 	flag.StringVar(&o.doc, "doc", "docs/kernels.md", "the `file` that keeps the table; none if empty")
@@ -149,8 +153,18 @@ func run(ctx context.Context, o options) error {
 			progress("%s: %s: %s", k.Name, f.name(), f.Why)
 		}
 	}
-	fmt.Print(markdown(rows))
-	if o.doc != "" && o.attach == "" && o.only == "" {
+	if o.cost {
+		for i, k := range wanted {
+			log, err := os.ReadFile(job.LogFile(filepath.Join(work, k.Name), 0))
+			if err != nil {
+				return err
+			}
+			fmt.Printf("%s, %s: %s", k.Name, tried[i].Release, costTable(string(log)))
+		}
+	} else {
+		fmt.Print(markdown(rows))
+	}
+	if o.doc != "" && !o.partial() {
 		if err := update(filepath.Join(root, o.doc), rows); err != nil {
 			return err
 		}
@@ -186,6 +200,19 @@ func (k kernel) chosen(only string) []string {
 	return slices.DeleteFunc(slices.Clone(k.Attachments), func(a string) bool { return !slices.Contains(wanted, a) })
 }
 
+// partial says that not everything is tried.
+func (o options) partial() bool { return o.attach != "" || o.only != "" || o.quick || o.cost }
+
+// tasks are what is wanted of what can be done on the kernel.
+func (o options) tasks(k kernel) []task {
+	if o.cost {
+		return []task{{costs, ""}}
+	}
+	return slices.DeleteFunc(k.tasks(k.chosen(o.attach)), func(t task) bool {
+		return o.only != "" && !slices.Contains(strings.Split(o.only, ";"), t.check.Column) || o.quick && !t.check.Quick
+	})
+}
+
 // try runs everything on one kernel.
 func (k kernel) try(ctx context.Context, o options, b *builder, img image) (results, error) {
 	built, err := b.built(ctx, k.Arch)
@@ -200,10 +227,7 @@ func (k kernel) try(ctx context.Context, o options, b *builder, img image) (resu
 	plan := job.Plan{Root: !k.Small, ModuleRoot: b.root}
 	var tasks []task
 	limit := 2 * time.Minute
-	for _, t := range k.tasks(k.chosen(o.attach)) {
-		if o.only != "" && !slices.Contains(strings.Split(o.only, ";"), t.check.Column) {
-			continue
-		}
+	for _, t := range o.tasks(k) {
 		tasks = append(tasks, t)
 		plan.Steps = append(plan.Steps, t.step(k))
 		limit += time.Duration(t.check.Seconds) * time.Second

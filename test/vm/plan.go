@@ -13,11 +13,13 @@ import (
 type check struct {
 	Column string
 	Binary string
-	Run    string // as -test.run takes it; all if empty
+	Run    string // as -test.run takes it, with ATTACHMENT for the attachment; all if empty
 	// Each says that it is made for each attachment, and not once.
 	Each bool
 	// Small says that it needs no program of the host's.
 	Small bool
+	// Quick says that -quick makes it too.
+	Quick bool
 	// Seconds bound it: several times what it takes where everything is emulated and nothing else runs.
 	Seconds int
 }
@@ -25,15 +27,22 @@ type check struct {
 var checks = []check{
 	{Column: "BPF logic", Binary: "logic", Small: true, Seconds: 120},
 	{Column: "objects", Binary: "bpf", Small: true, Seconds: 300},
-	{Column: "load", Binary: "inside", Run: "^TestLoad$", Each: true, Small: true, Seconds: 120},
-	{Column: "servers", Binary: "inside", Run: "^TestServers$", Each: true, Small: true, Seconds: 240},
-	{Column: "Unix socket", Binary: "inside", Run: "^TestUnixSocket$", Each: true, Seconds: 180},
-	{Column: "Go client", Binary: "e2e", Run: "^TestGoClient$/^one_caller$", Each: true, Seconds: 240},
-	{Column: "shop", Binary: "inside", Run: "^TestShop$", Each: true, Seconds: 240},
+	{Column: "load", Binary: "inside", Run: "^TestLoad$", Each: true, Small: true, Quick: true, Seconds: 120},
+	{Column: "servers", Binary: "inside", Run: "^TestServers$", Each: true, Small: true, Quick: true, Seconds: 240},
+	{Column: "Unix socket", Binary: "inside", Run: "^TestUnixSocket$", Each: true, Quick: true, Seconds: 180},
+	{Column: "Go client", Binary: "e2e", Run: "^TestGoClient$/^one_caller$", Each: true, Quick: true, Seconds: 240},
+	{Column: "shop", Binary: "inside", Run: "^TestShop$", Each: true, Quick: true, Seconds: 240},
 	{Column: "IPv4, IPv6", Binary: "e2e", Run: "^TestAddressFamilies$", Each: true, Small: true, Seconds: 180},
 	{Column: "handed over", Binary: "e2e", Run: "^TestConnectionsHandedToAnotherProcess$", Each: true, Seconds: 180},
+	{Column: "same spans", Binary: "inside", Run: "^TestSameSpans$", Each: true, Small: true, Seconds: 240},
+	{Column: "rights", Binary: "e2e", Run: "^Test(FourCapabilitiesAreEnough|CheckNamesTheMissingCapability)$/^(ATTACHMENT|CAP_.*)$", Each: true, Small: true, Seconds: 180},
+	{Column: "splice", Binary: "e2e", Run: "^TestSplicingProxy$/^ATTACHMENT$", Each: true, Seconds: 300},
+	{Column: "io_uring", Binary: "e2e", Run: "^TestURing$/^ATTACHMENT$", Each: true, Seconds: 300},
 	{Column: "system calls", Binary: "e2e", Run: "^TestEverySyscall$", Each: true, Seconds: 600},
 }
+
+// costs is no check, but prints a table for a person; it is made when it is asked for.
+var costs = check{Column: "cost", Binary: "inside", Run: "^TestCost$", Small: true, Seconds: 900}
 
 // task is a check with one attachment; that is empty where it makes no difference.
 type task struct {
@@ -77,7 +86,7 @@ func (t task) step(k kernel) job.Step {
 		Seconds: t.check.Seconds,
 	}
 	if t.check.Run != "" {
-		s.Argv = append(s.Argv, "-test.run="+t.check.Run)
+		s.Argv = append(s.Argv, "-test.run="+strings.ReplaceAll(t.check.Run, "ATTACHMENT", t.attachment))
 	}
 	if t.attachment != "" {
 		servers := "go,python,nginx"

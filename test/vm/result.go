@@ -140,3 +140,14 @@ func (r results) failures() []result {
 	}
 	return list
 }
+
+// costTable is what TestCost has printed.
+func costTable(log string) string {
+	_, table, _ := strings.Cut(log, "a getppid takes ")
+	table, _, _ = strings.Cut(table, "--- ")
+	var b strings.Builder
+	for line := range strings.Lines("a getppid takes " + table) {
+		fmt.Fprintln(&b, strings.TrimSpace(line))
+	}
+	return b.String()
+}

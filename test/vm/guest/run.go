@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -78,7 +79,7 @@ func build(args []string) error {
 // agent becomes the real breadcrumb, which attaches, if it does, as the folder of its name is called.
 func agent(args []string) error {
 	exe := filepath.Join(job.Built, "bin", "breadcrumb")
-	if len(args) > 1 && (args[1] == "run" || args[1] == "record") {
+	if len(args) > 1 && (args[1] == "run" || args[1] == "record") && !slices.Contains(args, "--attach") {
 		args = append(args, "--attach", filepath.Base(filepath.Dir(args[0])))
 	}
 	return syscall.Exec(exe, append([]string{exe}, args[1:]...), os.Environ())
