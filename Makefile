@@ -21,9 +21,10 @@ build: deps-build ## build bin/breadcrumb, one static binary
 demo: deps-demo build ## trace a small shop of three services for fifteen seconds
 	test/shop/demo.sh
 
-test: deps-test build ## run everything: unit, BPF logic, load and end-to-end tests
+test: deps-test build ## run everything: unit, BPF logic, load and end-to-end tests, the core of them on Linux 6.1 too
 	go vet ./...
 	go test -timeout 20m ./...
+	go run ./test/vm -kernel 6.1 -quick -may-skip
 
 test-go-versions: deps-test ## test the Go probe on programs of every Go version from 1.19 on, which are fetched
 	GO_TOOLCHAINS=all go test -count=1 -timeout 60m ./probes/runtime/golang
@@ -35,9 +36,11 @@ generate-check: generate ## regenerate, and fail if that changes anything
 	@git diff --exit-code --stat -- '*_bpfel.go' '*_bpfel.o' || \
 		{ echo 'the committed BPF objects are not what their sources make: run make generate and commit' >&2; exit 1; }
 
+# VM takes flags of test/vm: -quick, -attach kprobe, -cost.
 KERNEL := all
+VM :=
 test-vm: deps-vm ## run load, logic and end-to-end tests in virtual machines with Linux 5.10 to the newest (KERNEL=6.1: one)
-	go run ./test/vm -kernel $(KERNEL)
+	go run ./test/vm -kernel $(KERNEL) $(VM)
 
 bench: deps-bench build ## compare servers with and without the agent; takes about ten minutes
 	go run ./test/bench
@@ -55,4 +58,4 @@ fmt: deps-generate ## format Go and C
 deps-%:
 	@.ci/deps $*
 
-.PHONY: help build demo test test-go-versions generate generate-check bench lint fmt
+.PHONY: help build demo test test-go-versions generate test-vm generate-check bench lint fmt

@@ -15,12 +15,11 @@ import (
 	"unicode"
 )
 
-const (
-	// keyring holds the keys of Debian's archive (package debian-archive-keyring).
-	keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-	// defaultMirror is for systems whose own apt knows no mirror of Debian's, as Ubuntu's.
-	defaultMirror = "http://deb.debian.org/debian"
-)
+// keyring holds the keys of Debian's archive (package debian-archive-keyring).
+const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+// errNoMirror is for systems whose own apt knows no mirror of Debian's, as Ubuntu's.
+var errNoMirror = errors.New("the kernels are Debian's, and this system's apt knows no mirror of Debian's: DEBIAN_MIRROR=URL names one")
 
 // debian is a suite of the archive for one architecture, as an apt with lists and a state of its own sees
 // it: the system's are untouched, its proxies and other settings hold.
@@ -50,6 +49,9 @@ func (a *archive) open(ctx context.Context, suite, arch string) (*debian, error)
 	d := &debian{suite: suite, arch: arch, dir: filepath.Join(a.dir, arch, suite)}
 	if opened := a.opened[d.dir]; opened != nil {
 		return opened, nil
+	}
+	if a.mirror == "" {
+		return nil, errNoMirror
 	}
 	for _, sub := range []string{"lists/partial", "archives/partial", "state"} {
 		if err := os.MkdirAll(filepath.Join(d.dir, sub), 0o755); err != nil {
@@ -119,7 +121,7 @@ func (d *debian) download(ctx context.Context, names []string, to string) error 
 	return nil
 }
 
-// findMirror returns the mirror of Debian's archive that the system's apt uses.
+// findMirror returns the mirror of Debian's archive that the system's apt uses; empty: none.
 func findMirror(ctx context.Context) string {
 	if mirror := os.Getenv("DEBIAN_MIRROR"); mirror != "" {
 		return mirror
@@ -137,7 +139,7 @@ func mirrorOf(targets string) string {
 			return strings.TrimSuffix(f[0], "/")
 		}
 	}
-	return defaultMirror
+	return ""
 }
 
 // newest is the last of the names in the order of their versions.

@@ -43,6 +43,7 @@ type options struct {
 	fetch   bool
 	update  bool
 	quick   bool
+	maySkip bool
 	cost    bool
 	// parallel is how many machines run at once; each keeps a CPU of the host busy.
 	parallel int
@@ -59,6 +60,7 @@ func main() {
 	flag.StringVar(&o.attach, "attach", "", "only these attachments, `names` separated by commas")
 	flag.StringVar(&o.only, "only", "", "only these `columns` of the table, separated by semicolons; the document is left as it is")
 	flag.BoolVar(&o.quick, "quick", false, "only what shows soonest that a kernel works; the document is left as it is")
+	flag.BoolVar(&o.maySkip, "may-skip", false, "where no kernel can be had, and it is not CI, say so and pass")
 	flag.BoolVar(&o.cost, "cost", false, "only measure what each attachment costs, and print it; the document is left as it is")
 	flag.StringVar(&o.cache, "cache", cacheDir(), "the `folder` in which kernels are kept")
 	flag.StringVar(&o.out, "out", "bin/vm", "the `folder` for results and logs")
@@ -74,6 +76,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx, o)
 	stop()
+	if errors.Is(err, errNoMirror) && o.maySkip && os.Getenv("CI") == "" {
+		fmt.Fprintln(os.Stderr, "vm: other kernels are not tried:", err)
+		return
+	}
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
 			err = errors.New("interrupted")
