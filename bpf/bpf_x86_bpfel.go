@@ -299,9 +299,11 @@ const (
 	bpfProgFentryTcpCleanupRbuf          = "fentry_tcp_cleanup_rbuf"
 	bpfProgFentryTcpRecvmsg              = "fentry_tcp_recvmsg"
 	bpfProgFentryTcpSendmsg              = "fentry_tcp_sendmsg"
+	bpfProgFentryTcpSendpage             = "fentry_tcp_sendpage"
 	bpfProgFentryUnixRelease             = "fentry_unix_release"
 	bpfProgFentryUnixShutdown            = "fentry_unix_shutdown"
 	bpfProgFentryUnixStreamSendmsg       = "fentry_unix_stream_sendmsg"
+	bpfProgFentryUnixStreamSendpage      = "fentry_unix_stream_sendpage"
 	bpfProgFexitTcpSendmsg               = "fexit_tcp_sendmsg"
 	bpfProgFexitTcpSendpage              = "fexit_tcp_sendpage"
 	bpfProgFexitUnixStreamRecvmsg        = "fexit_unix_stream_recvmsg"
@@ -350,8 +352,10 @@ const (
 	bpfVarExportVerdictKind              = "export_verdict_kind"
 	bpfVarHeadLimit                      = "head_limit"
 	bpfVarIdSeed                         = "id_seed"
+	bpfVarPageOffsetBaseAt               = "page_offset_base_at"
 	bpfVarRecvmsgNonblock                = "recvmsg_nonblock"
 	bpfVarSyscallsOnly                   = "syscalls_only"
+	bpfVarVmemmapBaseAt                  = "vmemmap_base_at"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -399,9 +403,11 @@ type bpfProgramSpecs struct {
 	FentryTcpCleanupRbuf          *ebpf.ProgramSpec `ebpf:"fentry_tcp_cleanup_rbuf"`
 	FentryTcpRecvmsg              *ebpf.ProgramSpec `ebpf:"fentry_tcp_recvmsg"`
 	FentryTcpSendmsg              *ebpf.ProgramSpec `ebpf:"fentry_tcp_sendmsg"`
+	FentryTcpSendpage             *ebpf.ProgramSpec `ebpf:"fentry_tcp_sendpage"`
 	FentryUnixRelease             *ebpf.ProgramSpec `ebpf:"fentry_unix_release"`
 	FentryUnixShutdown            *ebpf.ProgramSpec `ebpf:"fentry_unix_shutdown"`
 	FentryUnixStreamSendmsg       *ebpf.ProgramSpec `ebpf:"fentry_unix_stream_sendmsg"`
+	FentryUnixStreamSendpage      *ebpf.ProgramSpec `ebpf:"fentry_unix_stream_sendpage"`
 	FexitTcpSendmsg               *ebpf.ProgramSpec `ebpf:"fexit_tcp_sendmsg"`
 	FexitTcpSendpage              *ebpf.ProgramSpec `ebpf:"fexit_tcp_sendpage"`
 	FexitUnixStreamRecvmsg        *ebpf.ProgramSpec `ebpf:"fexit_unix_stream_recvmsg"`
@@ -473,8 +479,10 @@ type bpfVariableSpecs struct {
 	ExportVerdictKind   *ebpf.VariableSpec `ebpf:"export_verdict_kind"`
 	HeadLimit           *ebpf.VariableSpec `ebpf:"head_limit"`
 	IdSeed              *ebpf.VariableSpec `ebpf:"id_seed"`
+	PageOffsetBaseAt    *ebpf.VariableSpec `ebpf:"page_offset_base_at"`
 	RecvmsgNonblock     *ebpf.VariableSpec `ebpf:"recvmsg_nonblock"`
 	SyscallsOnly        *ebpf.VariableSpec `ebpf:"syscalls_only"`
+	VmemmapBaseAt       *ebpf.VariableSpec `ebpf:"vmemmap_base_at"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -547,8 +555,10 @@ type bpfVariables struct {
 	ExportVerdictKind   *ebpf.Variable `ebpf:"export_verdict_kind"`
 	HeadLimit           *ebpf.Variable `ebpf:"head_limit"`
 	IdSeed              *ebpf.Variable `ebpf:"id_seed"`
+	PageOffsetBaseAt    *ebpf.Variable `ebpf:"page_offset_base_at"`
 	RecvmsgNonblock     *ebpf.Variable `ebpf:"recvmsg_nonblock"`
 	SyscallsOnly        *ebpf.Variable `ebpf:"syscalls_only"`
+	VmemmapBaseAt       *ebpf.Variable `ebpf:"vmemmap_base_at"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.
@@ -558,9 +568,11 @@ type bpfPrograms struct {
 	FentryTcpCleanupRbuf          *ebpf.Program `ebpf:"fentry_tcp_cleanup_rbuf"`
 	FentryTcpRecvmsg              *ebpf.Program `ebpf:"fentry_tcp_recvmsg"`
 	FentryTcpSendmsg              *ebpf.Program `ebpf:"fentry_tcp_sendmsg"`
+	FentryTcpSendpage             *ebpf.Program `ebpf:"fentry_tcp_sendpage"`
 	FentryUnixRelease             *ebpf.Program `ebpf:"fentry_unix_release"`
 	FentryUnixShutdown            *ebpf.Program `ebpf:"fentry_unix_shutdown"`
 	FentryUnixStreamSendmsg       *ebpf.Program `ebpf:"fentry_unix_stream_sendmsg"`
+	FentryUnixStreamSendpage      *ebpf.Program `ebpf:"fentry_unix_stream_sendpage"`
 	FexitTcpSendmsg               *ebpf.Program `ebpf:"fexit_tcp_sendmsg"`
 	FexitTcpSendpage              *ebpf.Program `ebpf:"fexit_tcp_sendpage"`
 	FexitUnixStreamRecvmsg        *ebpf.Program `ebpf:"fexit_unix_stream_recvmsg"`
@@ -599,9 +611,11 @@ func (p *bpfPrograms) Close() error {
 		p.FentryTcpCleanupRbuf,
 		p.FentryTcpRecvmsg,
 		p.FentryTcpSendmsg,
+		p.FentryTcpSendpage,
 		p.FentryUnixRelease,
 		p.FentryUnixShutdown,
 		p.FentryUnixStreamSendmsg,
+		p.FentryUnixStreamSendpage,
 		p.FexitTcpSendmsg,
 		p.FexitTcpSendpage,
 		p.FexitUnixStreamRecvmsg,

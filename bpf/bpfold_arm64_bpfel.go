@@ -32,9 +32,11 @@ const (
 	bpfOldProgFentryTcpCleanupRbuf          = "fentry_tcp_cleanup_rbuf"
 	bpfOldProgFentryTcpRecvmsg              = "fentry_tcp_recvmsg"
 	bpfOldProgFentryTcpSendmsg              = "fentry_tcp_sendmsg"
+	bpfOldProgFentryTcpSendpage             = "fentry_tcp_sendpage"
 	bpfOldProgFentryUnixRelease             = "fentry_unix_release"
 	bpfOldProgFentryUnixShutdown            = "fentry_unix_shutdown"
 	bpfOldProgFentryUnixStreamSendmsg       = "fentry_unix_stream_sendmsg"
+	bpfOldProgFentryUnixStreamSendpage      = "fentry_unix_stream_sendpage"
 	bpfOldProgFexitTcpSendmsg               = "fexit_tcp_sendmsg"
 	bpfOldProgFexitTcpSendpage              = "fexit_tcp_sendpage"
 	bpfOldProgFexitUnixStreamRecvmsg        = "fexit_unix_stream_recvmsg"
@@ -80,8 +82,10 @@ const (
 	bpfOldVarExportVerdictKind              = "export_verdict_kind"
 	bpfOldVarHeadLimit                      = "head_limit"
 	bpfOldVarIdSeed                         = "id_seed"
+	bpfOldVarPageOffsetBaseAt               = "page_offset_base_at"
 	bpfOldVarRecvmsgNonblock                = "recvmsg_nonblock"
 	bpfOldVarSyscallsOnly                   = "syscalls_only"
+	bpfOldVarVmemmapBaseAt                  = "vmemmap_base_at"
 )
 
 // loadBpfOld returns the embedded CollectionSpec for bpfOld.
@@ -129,9 +133,11 @@ type bpfOldProgramSpecs struct {
 	FentryTcpCleanupRbuf          *ebpf.ProgramSpec `ebpf:"fentry_tcp_cleanup_rbuf"`
 	FentryTcpRecvmsg              *ebpf.ProgramSpec `ebpf:"fentry_tcp_recvmsg"`
 	FentryTcpSendmsg              *ebpf.ProgramSpec `ebpf:"fentry_tcp_sendmsg"`
+	FentryTcpSendpage             *ebpf.ProgramSpec `ebpf:"fentry_tcp_sendpage"`
 	FentryUnixRelease             *ebpf.ProgramSpec `ebpf:"fentry_unix_release"`
 	FentryUnixShutdown            *ebpf.ProgramSpec `ebpf:"fentry_unix_shutdown"`
 	FentryUnixStreamSendmsg       *ebpf.ProgramSpec `ebpf:"fentry_unix_stream_sendmsg"`
+	FentryUnixStreamSendpage      *ebpf.ProgramSpec `ebpf:"fentry_unix_stream_sendpage"`
 	FexitTcpSendmsg               *ebpf.ProgramSpec `ebpf:"fexit_tcp_sendmsg"`
 	FexitTcpSendpage              *ebpf.ProgramSpec `ebpf:"fexit_tcp_sendpage"`
 	FexitUnixStreamRecvmsg        *ebpf.ProgramSpec `ebpf:"fexit_unix_stream_recvmsg"`
@@ -202,8 +208,10 @@ type bpfOldVariableSpecs struct {
 	ExportVerdictKind   *ebpf.VariableSpec `ebpf:"export_verdict_kind"`
 	HeadLimit           *ebpf.VariableSpec `ebpf:"head_limit"`
 	IdSeed              *ebpf.VariableSpec `ebpf:"id_seed"`
+	PageOffsetBaseAt    *ebpf.VariableSpec `ebpf:"page_offset_base_at"`
 	RecvmsgNonblock     *ebpf.VariableSpec `ebpf:"recvmsg_nonblock"`
 	SyscallsOnly        *ebpf.VariableSpec `ebpf:"syscalls_only"`
+	VmemmapBaseAt       *ebpf.VariableSpec `ebpf:"vmemmap_base_at"`
 }
 
 // bpfOldObjects contains all objects after they have been loaded into the kernel.
@@ -280,8 +288,10 @@ type bpfOldVariables struct {
 	ExportVerdictKind   *ebpf.Variable `ebpf:"export_verdict_kind"`
 	HeadLimit           *ebpf.Variable `ebpf:"head_limit"`
 	IdSeed              *ebpf.Variable `ebpf:"id_seed"`
+	PageOffsetBaseAt    *ebpf.Variable `ebpf:"page_offset_base_at"`
 	RecvmsgNonblock     *ebpf.Variable `ebpf:"recvmsg_nonblock"`
 	SyscallsOnly        *ebpf.Variable `ebpf:"syscalls_only"`
+	VmemmapBaseAt       *ebpf.Variable `ebpf:"vmemmap_base_at"`
 }
 
 // bpfOldPrograms contains all programs after they have been loaded into the kernel.
@@ -291,9 +301,11 @@ type bpfOldPrograms struct {
 	FentryTcpCleanupRbuf          *ebpf.Program `ebpf:"fentry_tcp_cleanup_rbuf"`
 	FentryTcpRecvmsg              *ebpf.Program `ebpf:"fentry_tcp_recvmsg"`
 	FentryTcpSendmsg              *ebpf.Program `ebpf:"fentry_tcp_sendmsg"`
+	FentryTcpSendpage             *ebpf.Program `ebpf:"fentry_tcp_sendpage"`
 	FentryUnixRelease             *ebpf.Program `ebpf:"fentry_unix_release"`
 	FentryUnixShutdown            *ebpf.Program `ebpf:"fentry_unix_shutdown"`
 	FentryUnixStreamSendmsg       *ebpf.Program `ebpf:"fentry_unix_stream_sendmsg"`
+	FentryUnixStreamSendpage      *ebpf.Program `ebpf:"fentry_unix_stream_sendpage"`
 	FexitTcpSendmsg               *ebpf.Program `ebpf:"fexit_tcp_sendmsg"`
 	FexitTcpSendpage              *ebpf.Program `ebpf:"fexit_tcp_sendpage"`
 	FexitUnixStreamRecvmsg        *ebpf.Program `ebpf:"fexit_unix_stream_recvmsg"`
@@ -329,9 +341,11 @@ func (p *bpfOldPrograms) Close() error {
 		p.FentryTcpCleanupRbuf,
 		p.FentryTcpRecvmsg,
 		p.FentryTcpSendmsg,
+		p.FentryTcpSendpage,
 		p.FentryUnixRelease,
 		p.FentryUnixShutdown,
 		p.FentryUnixStreamSendmsg,
+		p.FentryUnixStreamSendpage,
 		p.FexitTcpSendmsg,
 		p.FexitTcpSendpage,
 		p.FexitUnixStreamRecvmsg,

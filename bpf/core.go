@@ -125,7 +125,8 @@ var ways = []way{
 		programs: []string{bpfProgFentryTcpSendmsg, bpfProgFexitTcpSendmsg, bpfProgFentryTcpCleanupRbuf,
 			bpfProgFentryUnixStreamSendmsg, bpfProgFexitUnixStreamSendmsg, bpfProgFexitUnixStreamRecvmsg,
 			bpfProgFexitUnixStreamSpliceRead, bpfProgFentryUnixRelease, bpfProgFentryUnixShutdown},
-		optional: []string{bpfProgFexitTcpSendpage, bpfProgFexitUnixStreamSendpage},
+		optional: []string{bpfProgFentryTcpSendpage, bpfProgFexitTcpSendpage,
+			bpfProgFentryUnixStreamSendpage, bpfProgFexitUnixStreamSendpage},
 		onDemand: map[Need]string{NeedEntry: bpfProgFentryTcpRecvmsg},
 	},
 	{
@@ -204,6 +205,8 @@ func loadBuild(cfg Config, old bool) (*Core, error) {
 		}
 		errs = append(errs, err)
 	}
+	// One way has two sets of programs, which may be refused for the same reason.
+	errs = slices.CompactFunc(errs, func(a, b error) bool { return a.Error() == b.Error() })
 	return nil, errors.Join(errs...)
 }
 
@@ -296,11 +299,17 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 			spec.Maps[name].Flags &^= unix.BPF_F_NO_PREALLOC
 		}
 	}
+	var symbols map[string]uint64
+	if w.functions() {
+		symbols = kernelSymbols("vmemmap_base", "page_offset_base")
+	}
 	for name, value := range map[string]any{
-		bpfVarHeadLimit:       uint32(cfg.HeadBytes),
-		bpfVarIdSeed:          rand.Uint64(),
-		bpfVarSyscallsOnly:    slices.Contains(w.programs, bpfProgSysExit),
-		bpfVarRecvmsgNonblock: parameters(kernel, "tcp_recvmsg") == 6,
+		bpfVarVmemmapBaseAt:    symbols["vmemmap_base"],
+		bpfVarPageOffsetBaseAt: symbols["page_offset_base"],
+		bpfVarHeadLimit:        uint32(cfg.HeadBytes),
+		bpfVarIdSeed:           rand.Uint64(),
+		bpfVarSyscallsOnly:     slices.Contains(w.programs, bpfProgSysExit),
+		bpfVarRecvmsgNonblock:  parameters(kernel, "tcp_recvmsg") == 6,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set %s of the programs: %w", name, err)

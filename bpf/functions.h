@@ -218,6 +218,12 @@ int BPF_PROG(fexit_tcp_sendmsg, struct sock *sk, struct msghdr *msg, size_t size
 }
 
 /* sendfile and splice into a socket, until 6.4. */
+SEC("fentry/tcp_sendpage")
+int BPF_PROG(fentry_tcp_sendpage, struct sock *sk)
+{
+	return send_entered(sk, 0);
+}
+
 SEC("fexit/tcp_sendpage")
 int BPF_PROG(fexit_tcp_sendpage, struct sock *sk, struct page *page, int offset, size_t size, int flags,
 	     int ret)
@@ -252,6 +258,12 @@ SEC("fexit/unix_stream_sendmsg")
 int BPF_PROG(fexit_unix_stream_sendmsg, struct socket *sock, struct msghdr *msg, size_t size, int ret)
 {
 	return sent(sock->sk, msg, ret, true);
+}
+
+SEC("fentry/unix_stream_sendpage")
+int BPF_PROG(fentry_unix_stream_sendpage, struct socket *sock)
+{
+	return send_entered(sock->sk, 0);
 }
 
 SEC("fexit/unix_stream_sendpage")

@@ -36,18 +36,18 @@ struct segment {
 	u64 len;  /* bio_vec: the lower half, and the offset in the page in the upper */
 };
 
-#if defined(__TARGET_ARCH_x86)
-/* Of the map of all struct page, and of all memory; there if their addresses are random, as they commonly are. */
-extern void vmemmap_base __ksym __weak;
-extern void page_offset_base __ksym __weak;
+/* Where the kernel's variables are that say where all struct page begin, and where all memory does; 0: not known. */
+const volatile u64 vmemmap_base_at;
+const volatile u64 page_offset_base_at;
 
+#if defined(__TARGET_ARCH_x86)
 static __always_inline u64 page_address(u64 page)
 {
 	u64 pages, memory;
 
-	if (!&vmemmap_base || !&page_offset_base ||
-	    bpf_probe_read_kernel(&pages, sizeof(pages), &vmemmap_base) ||
-	    bpf_probe_read_kernel(&memory, sizeof(memory), &page_offset_base) || page < pages)
+	if (!vmemmap_base_at || !page_offset_base_at ||
+	    bpf_probe_read_kernel(&pages, sizeof(pages), (void *)vmemmap_base_at) ||
+	    bpf_probe_read_kernel(&memory, sizeof(memory), (void *)page_offset_base_at) || page < pages)
 		return 0;
 	return memory + ((page - pages) / bpf_core_type_size(struct page) << PAGE_BITS);
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf/features"
@@ -31,6 +32,8 @@ func refuse(err error) *refused {
 	switch {
 	case !admin && !(HasCapability(unix.CAP_BPF) && HasCapability(unix.CAP_PERFMON)):
 		return &refused{err, "run as root, or with CAP_BPF and CAP_PERFMON; `breadcrumb check` says what is missing"}
+	case !admin && perfParanoid() > 2 && strings.Contains(err.Error(), "perf event"):
+		return &refused{err, "kernel.perf_event_paranoid is above 2: kernels with that patch, as Debian's and Ubuntu's, then refuse perf events, which kprobes are, to who has no CAP_SYS_ADMIN; sysctl kernel.perf_event_paranoid=2 allows them"}
 	case lockedMemoryCounts() && lockedMemory() < enoughLocked:
 		return &refused{err, fmt.Sprintf("before Linux 5.11 maps count as locked memory, of which %d KiB are allowed: raise the limit (ulimit -l, LimitMEMLOCK=) to %d or more, or add CAP_SYS_RESOURCE",
 			lockedMemory()>>10, enoughLocked>>10)}
@@ -62,6 +65,16 @@ func lockedMemory() uint64 {
 		return 0
 	}
 	return limit.Cur
+}
+
+// perfParanoid is the sysctl kernel.perf_event_paranoid; 0 if it cannot be read.
+func perfParanoid() int {
+	b, err := os.ReadFile("/proc/sys/kernel/perf_event_paranoid")
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return n
 }
 
 // tracefsPath is where tracefs belongs, since 4.1.

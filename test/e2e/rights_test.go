@@ -5,8 +5,10 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -41,6 +43,9 @@ func TestFourCapabilitiesAreEnough(t *testing.T) {
 	for _, attach := range Attachments {
 		t.Run(attach.Name, func(t *testing.T) {
 			attach.Require(t)
+			if attach.Name == "kprobe" {
+				allowPerfEvents(t)
+			}
 			s := servers.GoProxy(t, servers.Options{})
 			agent := StartAgent(t, AgentOptions{Select: PIDs(s, s.Behind), Attach: attach, Capabilities: enough})
 			truth, err := drive.Plan{Addr: s.Addr, Requests: requests, Connections: 8, Trace: true}.Run()
@@ -66,6 +71,35 @@ func TestFourCapabilitiesAreEnough(t *testing.T) {
 			}
 		})
 	}
+}
+
+// allowPerfEvents sees that they are allowed without CAP_SYS_ADMIN. Where they are not, it holds the agent to saying so,
+// and lifts that in a machine that is the test's own.
+func allowPerfEvents(t *testing.T) {
+	t.Helper()
+	const sysctl = "/proc/sys/kernel/perf_event_paranoid"
+	b, err := os.ReadFile(sysctl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if level, _ := strconv.Atoi(strings.TrimSpace(string(b))); level <= 2 {
+		return
+	}
+	agent := StartAgent(t, AgentOptions{Select: []string{"--exe", "/nothing"}, Flags: []string{"--attach", "kprobe"}, Capabilities: enough, NoWait: true})
+	if code, said := agent.Ended(); code != 1 || !strings.Contains(said, "kernel.perf_event_paranoid") {
+		t.Errorf("it ends with %d and says:\n%s", code, said)
+	}
+	if os.Getenv("CI") != "vm" {
+		t.Skipf("%s does not allow kprobes without CAP_SYS_ADMIN", sysctl)
+	}
+	if err := os.WriteFile(sysctl, []byte("2"), 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(sysctl, b, 0); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestCheckNamesTheMissingCapability takes each of the capabilities away: check says which it is and what goes with

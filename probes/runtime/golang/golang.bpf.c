@@ -15,6 +15,7 @@
 #include "fd.h"
 #include "conn_map.h"
 #include "goroutine_map.h"
+#include "preempt.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -57,13 +58,8 @@ static __always_inline s32 fd_of(const struct target *target, u64 conn)
 	return -1;
 }
 
-/*
- * net/http.(*persistConn).roundTrip, on the goroutine that wants the answer; the request is then written by
- * the connection's own goroutine. One hit a call, some 0.5 us: it sits on an instruction that the kernel
- * emulates. Nothing cheaper tells it: between the two goroutines lie channels only.
- */
-SEC("uprobe")
-int persist_conn_round_trip(struct pt_regs *ctx)
+/* note_call notes on a pooled connection for whom its next request is. */
+static __always_inline void note_call(struct pt_regs *ctx)
 {
 	u64 id = bpf_get_current_pid_tgid();
 	struct target *target = target_of(id >> 32);
@@ -75,28 +71,41 @@ int persist_conn_round_trip(struct pt_regs *ctx)
 	s32 fd;
 
 	if (!target || !(target->flags & TARGET_GO))
-		return 0;
+		return;
 	ids = read_goids(target, GO_G(ctx), GO_SP(ctx), 0);
 	if (!ids.id)
-		return 0;
+		return;
 	if (bpf_probe_read_user(&conn, sizeof(conn), (void *)(ARG0(ctx) + target->persist_conn + IFACE_DATA)))
-		return 0;
+		return;
 	fd = fd_of(target, conn);
 	if (fd < 0)
-		return 0;
+		return;
 	s = fd_socket((struct task_struct *)bpf_get_current_task(), fd);
 	if (!s.sk)
-		return 0;
+		return;
 	c = conn_find((u64)s.sk, s.inode);
 	if (!c)
 		c = conn_add((u64)s.sk, s.inode, id >> 32, 0);
 	if (!c)
-		return 0;
+		return;
 	ids.parent = read_parent_goid(target, GO_G(ctx));
 	c->noted = goroutine_request(id >> 32, ids, &flags);
 	c->noted_task = ids.id;
 	c->noted_parent = ids.parent;
 	c->noted_flags = flags;
 	c->flags |= CONN_NOTED;
+}
+
+/*
+ * net/http.(*persistConn).roundTrip, on the goroutine that wants the answer; the request is then written by
+ * the connection's own goroutine. One hit a call, some 0.5 us: it sits on an instruction that the kernel
+ * emulates. Nothing cheaper tells it: between the two goroutines lie channels only.
+ */
+SEC("uprobe")
+int persist_conn_round_trip(struct pt_regs *ctx)
+{
+	uprobe_begins();
+	note_call(ctx);
+	uprobe_ends();
 	return 0;
 }
