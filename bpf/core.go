@@ -485,7 +485,8 @@ func (c *Core) SeesURing() bool { return c.seesURing }
 // MountedTracefs says that tracefs was nowhere and is mounted as long as this is not closed.
 func (c *Core) MountedTracefs() bool { return c.tracefs }
 
-// MapBytes is the memory of each map, as the kernel accounts for it.
+// MapBytes is the memory of each map, as the kernel accounts for it. Before 6.4 that is a bound for hashes, and nothing
+// for ring buffers and task storage: the former are what they were made with, the latter is empty at first.
 func (c *Core) MapBytes() (map[string]uint64, error) {
 	sizes := map[string]uint64{}
 	for name, m := range c.maps {
@@ -493,9 +494,11 @@ func (c *Core) MapBytes() (map[string]uint64, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read what map %s is: %w", name, err)
 		}
-		if n, ok := info.Memlock(); ok {
-			sizes[name] = n
+		n, _ := info.Memlock()
+		if n == 0 && m.Type() == ebpf.RingBuf {
+			n = uint64(m.MaxEntries())
 		}
+		sizes[name] = n
 	}
 	return sizes, nil
 }
