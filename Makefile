@@ -42,6 +42,9 @@ VM :=
 test-vm: deps-vm ## run load, logic and end-to-end tests in virtual machines with Linux 5.10 to the newest (KERNEL=6.1: one)
 	go run ./test/vm -kernel $(KERNEL) $(VM)
 
+accuracy: deps-test ## measure how often the parents of calls are right, for each runtime; takes about fifteen minutes
+	cd test/accuracy && go test -run TestParents -count=1 -timeout 60m -v -full
+
 bench: deps-bench build ## compare servers with and without the agent; takes about ten minutes
 	go run ./test/bench
 
@@ -58,4 +61,4 @@ fmt: deps-generate ## format Go and C
 deps-%:
 	@.ci/deps $*
 
-.PHONY: help build demo test test-go-versions generate test-vm generate-check bench lint fmt
+.PHONY: help build demo test test-go-versions generate test-vm generate-check accuracy bench lint fmt

@@ -38,7 +38,7 @@ const maxUnread = 4096
 // Stats counts what the rules could not decide.
 type Stats struct {
 	// Refused are calls whose cause was known and not believed, by the rule that refused it.
-	RefusedEnded, RefusedStale uint64
+	RefusedEnded, RefusedStale, RefusedLoop uint64
 	// Renamed are spans that had the id of another one that was under way.
 	Renamed uint64
 	// Orphaned are spans that were let go without a parent that they had, for want of room.
@@ -64,6 +64,9 @@ type node struct {
 	family  links    // its place among those that its parent holds
 	aliases []trace.SpanID
 	pair    *pair
+	conn    uint64
+	thread  *thread // that made the call, unless it is a goroutine's
+	burst   *burst  // of that thread's, that it is one of
 	start   int64
 	end     int64  // 0: under way
 	goids   uint64 // highest goroutine id that was seen in the process before this request
@@ -91,7 +94,13 @@ type Correlator struct {
 	cfg   Config
 	stats Stats
 	nodes map[trace.SpanID]*node // under way or waiting or holding, and aliases
-	goids map[uint32]uint64      // by process: highest goroutine id seen
+
+	threads    map[threadKey]*thread
+	threadKeys []threadKey    // of threads, in the order in which they were met
+	answering  map[uint64]ref // by connection: the call whose answer began on it last
+	mover      *thread        // that moved the bytes of which is told; nil: it does not matter
+
+	goids map[uint32]uint64 // by process: highest goroutine id seen
 	conns map[uint64]*conn
 	ends  map[endpoint]*conn
 	addrs map[netip.Addr]struct{} // of connections that were seen from this node's end
@@ -106,12 +115,14 @@ type Correlator struct {
 // New returns a correlator that has seen nothing.
 func New(cfg Config) *Correlator {
 	return &Correlator{
-		cfg:   cfg,
-		nodes: make(map[trace.SpanID]*node, 1024),
-		goids: map[uint32]uint64{},
-		conns: map[uint64]*conn{},
-		ends:  map[endpoint]*conn{},
-		addrs: map[netip.Addr]struct{}{},
+		cfg:       cfg,
+		nodes:     make(map[trace.SpanID]*node, 1024),
+		threads:   map[threadKey]*thread{},
+		answering: map[uint64]ref{},
+		goids:     map[uint32]uint64{},
+		conns:     map[uint64]*conn{},
+		ends:      map[endpoint]*conn{},
+		addrs:     map[netip.Addr]struct{}{},
 	}
 }
 
@@ -132,6 +143,8 @@ func (c *Correlator) Add(s *span.Span) {
 	switch s.State {
 	case span.Open:
 		c.begin(s)
+	case span.Answered:
+		c.answered(s)
 	case span.Done:
 		c.finish(s)
 	case span.Lost:
@@ -169,7 +182,7 @@ func (c *Correlator) begin(s *span.Span) {
 	}
 	n := c.newNode()
 	n.span, n.id, n.kind, n.start = s, s.ID, s.Kind, s.Start
-	n.joins, n.hasSeq = ev.Seq, ev.HasSeq
+	n.joins, n.hasSeq, n.conn = ev.Seq, ev.HasSeq, ev.Conn
 	n.goids = c.goids[ev.PID]
 	if ev.Task > n.goids {
 		c.goids[ev.PID] = ev.Task
@@ -178,7 +191,26 @@ func (c *Correlator) begin(s *span.Span) {
 	if s.Kind == trace.SpanKindClient {
 		n.setParent(c.cause(s), ev.CauseSource)
 	}
+	if c.mover != nil && s.Kind == trace.SpanKindClient {
+		c.mover.began(callSent, n)
+	} else if c.mover != nil {
+		c.mover.began(requestRead, n)
+	}
 	c.join(n, ev.Conn)
+}
+
+// answered takes note of who read or wrote the first of an answer.
+func (c *Correlator) answered(s *span.Span) {
+	n := c.nodes[s.ID]
+	if n == nil || n.span != s || c.mover == nil {
+		return
+	}
+	if n.kind == trace.SpanKindClient {
+		c.answering[n.conn] = refer(n)
+		c.mover.began(answerRead, n)
+	} else {
+		c.mover.began(responseWritten, n)
+	}
 }
 
 func (c *Correlator) finish(s *span.Span) {

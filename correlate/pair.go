@@ -111,6 +111,7 @@ func (c *Correlator) ConnGone(id uint64) {
 		return
 	}
 	delete(c.conns, id)
+	delete(c.answering, id)
 	p := k.pair
 	p.ends--
 	if c.ends[k.end] == k {

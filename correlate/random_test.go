@@ -77,7 +77,15 @@ func absurd(t *testing.T, seed uint64) []string {
 	}
 	for range 20 + rng.IntN(300) {
 		now += int64(rng.IntN(5))
-		switch rng.IntN(12) {
+		switch rng.IntN(16) {
+		case 12, 13, 14:
+			g.Moved(uint32(rng.IntN(3)), uint32(rng.IntN(3)), uint64(rng.IntN(8)), uint8(rng.IntN(2)))
+		case 15:
+			if len(open) > 0 {
+				s := open[rng.IntN(len(open))]
+				s.State = span.Answered
+				g.Add(s)
+			}
 		case 0, 1:
 			id := uint64(len(conns) + 1 + rng.IntN(3))
 			if rng.IntN(3) == 0 {

@@ -50,6 +50,15 @@ func stale(ev *span.Evidence, p *node) bool { return ev.Task+goidSlack < p.goids
 func (c *Correlator) settleTrace(n *node) {
 	s := n.span
 	p := n.parent
+	source := n.source
+	if p != nil && n.kind == trace.SpanKindClient {
+		if !n.believed() {
+			c.stats.RefusedLoop++
+			p = nil
+		} else if source == span.SourceThread && n.thread != nil && n.thread.loop {
+			source = span.SourceEventLoop
+		}
+	}
 	if p != nil && p.state != released && p.state != unread {
 		p = nil // it was lost
 	}
@@ -60,7 +69,7 @@ func (c *Correlator) settleTrace(n *node) {
 		s.Source = span.SourceHeader
 	case p != nil:
 		s.TraceID, s.Parent, s.Flags, s.TraceState = p.traceID, p.id, p.flags, p.traceState
-		s.Source = n.source
+		s.Source = source
 	default:
 		s.TraceID = c.traceID(s)
 		s.Flags = trace.FlagsSampled

@@ -34,6 +34,8 @@ type Sink interface {
 	ConnGone(id uint64)
 	Add(*span.Span)
 	Alias(trace.SpanID, *span.Span)
+	// Moved is called with each chunk, before its decoder.
+	Moved(pid, tid uint32, conn uint64, dir uint8)
 }
 
 // ConnInfo introduces a connection to the sink.
@@ -296,6 +298,7 @@ func (c *Conns) data(record []byte) {
 		c.move(k, e.Hdr.Tgid)
 	}
 	k.next[ch.Dir] = ch.Pos + ch.Total
+	c.sink.Moved(e.Hdr.Tgid, e.Tid, k.ID, uint8(ch.Dir))
 	if k.decoder == nil {
 		c.detect(k, ch)
 		return

@@ -75,6 +75,8 @@ func (b *bench) Conn(c probes.ConnInfo)              { b.note("conn %d", c.ID) }
 func (b *bench) ConnGone(id uint64)                  { b.note("gone %d", id) }
 func (b *bench) Alias(id trace.SpanID, s *span.Span) { b.note("alias %v of %v", id, s.ID) }
 
+func (b *bench) Moved(uint32, uint32, uint64, uint8) {}
+
 func (b *bench) Add(s *span.Span) {
 	switch s.State {
 	case span.Open:
@@ -988,7 +990,8 @@ func pair(a, b *eventtest.Socket) [2]*eventtest.Socket { return [2]*eventtest.So
 // sink is the correlator behind the decoders, as in the agent.
 type sink struct{ c *correlate.Correlator }
 
-func (s sink) Conn(c probes.ConnInfo)               { s.c.Conn(correlate.Conn(c)) }
-func (s sink) ConnGone(id uint64)                   { s.c.ConnGone(id) }
-func (s sink) Add(sp *span.Span)                    { s.c.Add(sp) }
-func (s sink) Alias(id trace.SpanID, sp *span.Span) { s.c.Alias(id, sp) }
+func (s sink) Conn(c probes.ConnInfo)                        { s.c.Conn(correlate.Conn(c)) }
+func (s sink) ConnGone(id uint64)                            { s.c.ConnGone(id) }
+func (s sink) Add(sp *span.Span)                             { s.c.Add(sp) }
+func (s sink) Moved(pid, tid uint32, conn uint64, dir uint8) { s.c.Moved(pid, tid, conn, dir) }
+func (s sink) Alias(id trace.SpanID, sp *span.Span)          { s.c.Alias(id, sp) }

@@ -97,8 +97,8 @@ type Conn struct {
 
 // Out takes what a decoder makes of a chunk.
 type Out interface {
-	// Span hands over a span that was just begun (Open), ended (Done) or given up (Lost, already counted
-	// in the target's account). The same pointer is handed over when its state changes. A span must be
+	// Span hands over a span that was just begun (Open), whose answer has (Answered, with the chunk in which it
+	// did), that ended (Done) or was given up (Lost, already counted in the target's account). The same pointer is handed over when its state changes. A span must be
 	// handed over as Open before it is Done or Lost. After Done or Lost the decoder must forget it.
 	Span(*span.Span)
 	// Alias says that the kernel side took bytes that belong to the span for a new request and named

@@ -169,6 +169,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.unusable, float64(stats.conns.UnknownPID), "unknown_process")
 	counter(c.refused, float64(stats.corr.RefusedEnded), "ended_before")
 	counter(c.refused, float64(stats.corr.RefusedStale), "goroutine_older_than_request")
+	counter(c.refused, float64(stats.corr.RefusedLoop), "event_loop_not_confirmed")
 	counter(c.refused, float64(stats.corr.Orphaned), "no_room_to_wait")
 	gauge(c.held, float64(stats.held))
 	gauge(c.queue, float64(a.queue.Len()))

@@ -189,6 +189,8 @@ func (p *pipeline) Add(s *span.Span) {
 	}
 }
 
+func (p *pipeline) Moved(pid, tid uint32, conn uint64, dir uint8) { p.corr.Moved(pid, tid, conn, dir) }
+
 func (p *pipeline) Alias(id trace.SpanID, s *span.Span) { p.corr.Alias(id, s) }
 
 // recordedTarget is a process in a recording.

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
@@ -205,6 +206,7 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 
 	log.Info("tracing", zap.String("attachment", core.Attachment), zap.Int("processes", len(a.table.Targets())),
 		zap.String("version", version.Version))
+	debug.FreeOSMemory() // what reading the kernel's types took
 	tick := time.NewTicker(rescanEvery)
 	defer tick.Stop()
 	for running := true; running; {

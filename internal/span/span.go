@@ -18,6 +18,8 @@ type State uint8
 const (
 	// Open is a request whose answer is not complete. Its ID is final and may be used as a parent.
 	Open State = iota
+	// Answered is a request whose answer has begun with the chunk that is being decoded.
+	Answered
 	// Done is a request whose span is complete but for its trace and its parent.
 	Done
 	// Lost is a request that will never be a span. The stage that says so has counted it.
@@ -33,6 +35,7 @@ const (
 	SourceLocalConnection               // the span at the other end of the same connection, on this node
 	SourceGoroutine                     // the goroutine that made the call, or one that it descends from
 	SourceThread                        // the thread that made the call was serving that request
+	SourceEventLoop                     // the same of a thread that serves many at once, confirmed by what came after
 )
 
 // String is the value of breadcrumb.parent.source.
@@ -46,6 +49,8 @@ func (s Source) String() string {
 		return "goroutine"
 	case SourceThread:
 		return "thread"
+	case SourceEventLoop:
+		return "event-loop"
 	}
 	return ""
 }

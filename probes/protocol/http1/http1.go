@@ -475,6 +475,10 @@ func (d *decoder) responseHead(s *stream, truncated bool, pos uint64, t int64, o
 		}
 	}
 	a.bound = ex != nil
+	if a.bound {
+		ex.span.State = span.Answered
+		out.Span(ex.span)
+	}
 	if d.tunnels(ex) && (a.bound || d.server) {
 		if a.bound {
 			d.finish(t, failure{}, out)

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package correlate
+
+import (
+	"breadcrumb/internal/span"
+
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// A thread that serves one request at a time makes its calls for that request: I/O causality is exact. A thread that
+// runs an event loop reads one request and then another, and what it does next may be for any of them: because its
+// socket became readable, because of a timer, or because it was queued. Such a thread gives itself away: it reads a
+// request while another that it has read is not answered, or does something on another connection while a call of its
+// own is not answered.
+//
+// Of a loop, what was read last is believed only where the end confirms it. Calls are chained as their bytes follow one
+// another on the thread with nothing between: the answer to one call, then the next call; and the chain belongs to the
+// request whose response follows its last answer. Where chain and thread name the same request, it is the parent.
+
+// thread is what the rules know of a thread that moves bytes.
+type thread struct {
+	loop         bool  // it was seen to run an event loop
+	known        bool  // queues is set
+	queues       bool  // its language's event loops queue what they have read
+	contradicted int64 // when a chain last named another request than the one read last; Unix ns
+
+	now, before move // the runs of bytes that moved last
+	reading     ref  // the request that it has read last, until the response begins
+	calling     ref  // the call that it has made last, until it is answered
+}
+
+// move is a run of bytes of one connection in one direction, moved by one thread with nothing between.
+type move struct {
+	conn uint64
+	dir  uint8
+	role role
+	of   ref
+}
+
+// role is what of an exchange began in a move.
+type role uint8
+
+const (
+	nothing role = iota
+	requestRead
+	callSent
+	answerRead
+	responseWritten
+)
+
+// ref is a node that may be gone, and another in its memory.
+type ref struct {
+	n  *node
+	id trace.SpanID
+}
+
+func refer(n *node) ref { return ref{n, n.id} }
+
+func (r ref) get() *node {
+	if r.n == nil || r.n.id != r.id {
+		return nil
+	}
+	return r.n
+}
+
+type threadKey struct{ pid, tid uint32 }
+
+const (
+	// maxThreads bounds the threads that are known; the one that was met first goes.
+	maxThreads = 16384
+	// distrust is how long, in ns, a loop is not believed that was contradicted.
+	distrust = 60e9
+	// maxChain bounds the calls that are confirmed at once.
+	maxChain = 256
+)
+
+// Moved says that a thread has moved bytes of a connection, before what the decoder makes of them.
+func (c *Correlator) Moved(pid, tid uint32, conn uint64, dir uint8) {
+	c.mover = nil
+	if c.goids[pid] != 0 {
+		return // goroutines are what counts there
+	}
+	key := threadKey{pid, tid}
+	t := c.threads[key]
+	if t == nil {
+		if len(c.threadKeys) >= maxThreads {
+			delete(c.threads, c.threadKeys[0])
+			c.threadKeys = c.threadKeys[1:]
+		}
+		t = &thread{}
+		c.threads[key] = t
+		c.threadKeys = append(c.threadKeys, key)
+	}
+	c.mover = t
+	if t.now.conn == conn && t.now.dir == dir {
+		return
+	}
+	t.before, t.now = t.now, move{conn: conn, dir: dir}
+	if call := c.answering[conn].get(); call != nil && call.state == underWay && dir == 0 {
+		t.now.role, t.now.of = answerRead, refer(call) // another part of it
+	}
+	if call := t.calling.get(); call != nil && call.conn != conn {
+		t.loop = true
+	}
+}
+
+// began takes note of what the bytes that move are the beginning of.
+func (t *thread) began(r role, n *node) {
+	t.now.role, t.now.of = r, refer(n)
+	before := t.before.of.get()
+	switch r {
+	case requestRead:
+		if other := t.reading.get(); other != nil && other.conn != n.conn {
+			t.loop = true
+		}
+		t.reading = refer(n)
+	case callSent:
+		n.thread, n.burst = t, &burst{}
+		if !t.known {
+			t.known, t.queues = true, queues(n.span.Target)
+		}
+		switch {
+		case before == nil || n.parent == nil:
+		case t.before.role == requestRead && before == n.parent, t.before.role == answerRead && before.parent == n.parent:
+			n.burst.after = refer(before)
+		case t.before.role == callSent && before.parent == n.parent && before.burst != nil:
+			n.burst = before.burst
+		}
+		t.calling = refer(n)
+	case answerRead:
+		if t.calling.get() == n {
+			t.calling = ref{}
+		}
+	case responseWritten:
+		if t.reading.get() == n {
+			t.reading = ref{}
+		}
+		if before != nil && t.before.role == answerRead {
+			confirm(before, n)
+		}
+	}
+}
+
+// burst is one call, or some that a thread has made for the same request with nothing between: what is known of one holds
+// for all.
+type burst struct {
+	after     ref          // what the thread had read right before: the request, or the answer to a call
+	confirmed trace.SpanID // the request whose response followed the chain of calls that they are of
+	disputed  bool         // another one's did, too
+}
+
+// queues says of a process that its event loops read from all sockets that are ready before they go on with what waited
+// for any of them: whom they have read last says nothing. So does Python's asyncio.
+func queues(t *span.Target) bool {
+	if t == nil {
+		return false
+	}
+	for _, kv := range t.Resource {
+		if kv.Key == semconv.ProcessRuntimeNameKey {
+			name := kv.Value.AsString()
+			return name == "cpython" || name == "pypy"
+		}
+	}
+	return false
+}
+
+// confirm says that the chain that ends with a call was for a request.
+func confirm(call, request *node) {
+	for range maxChain {
+		b := call.burst
+		if b == nil {
+			return // the request with which it began, or a call that is not of a thread
+		}
+		switch {
+		case !b.confirmed.IsValid():
+			b.confirmed = request.id
+		case b.confirmed != request.id:
+			b.disputed = true
+		}
+		if call = b.after.get(); call == nil {
+			return
+		}
+	}
+}
+
+// believed says whether the parent that I/O causality gave a call holds. Wrong where a loop runs what no socket woke, and
+// that, by chance, both follows and precedes nothing but I/O of one other request; which is the rarer as a thread whose
+// chain has contradicted it is not believed for a while.
+func (n *node) believed() bool {
+	t, b := n.thread, n.burst
+	if n.source != span.SourceThread || t == nil || !t.loop {
+		return true
+	}
+	if b.confirmed.IsValid() && (b.disputed || n.parent == nil || b.confirmed != n.parent.id) {
+		t.contradicted = n.end
+	}
+	return b.confirmed.IsValid() && !t.queues && (t.contradicted == 0 || n.end-t.contradicted > distrust || t.contradicted-n.end > distrust)
+}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package correlate
+
+import (
+	"testing"
+
+	"breadcrumb/internal/span"
+
+	"go.opentelemetry.io/otel/attribute"
+)
+
+const (
+	in  = 0 // directions, as Moved takes them
+	out = 1
+)
+
+// loop is one thread of a process that serves requests and makes calls.
+type loop struct {
+	*stage
+	tid    uint32
+	now    int64
+	target *span.Target
+}
+
+func newLoop(t testing.TB) *loop { return &loop{stage: newStage(t), tid: 7, now: 1000} }
+
+func (l *loop) moved(conn uint64, dir uint8) {
+	l.now++
+	l.Moved(1, l.tid, conn, dir)
+}
+
+// request is read on a connection.
+func (l *loop) request(conn uint64) *span.Span {
+	l.moved(conn, in)
+	s := l.server(l.now, over(conn))
+	s.Target = l.target
+	return s
+}
+
+// call is made on a connection, while the request had been read last.
+func (l *loop) call(conn uint64, last *span.Span) *span.Span {
+	l.moved(conn, out)
+	return l.client(l.now, over(conn), cause(last), func(s *span.Span) { s.Target = l.target })
+}
+
+// answer to a call is read.
+func (l *loop) answer(call *span.Span) {
+	l.moved(call.Evidence.Conn, in)
+	call.State = span.Answered
+	l.Add(call)
+	l.end(call, l.now)
+}
+
+// respond writes the response to a request.
+func (l *loop) respond(request *span.Span) {
+	l.moved(request.Evidence.Conn, out)
+	request.State = span.Answered
+	l.Add(request)
+	l.end(request, l.now)
+}
+
+func (l *loop) wantParent(call, request *span.Span, source span.Source) {
+	l.t.Helper()
+	if call.Parent != request.ID || call.TraceID != request.TraceID || call.Source != source {
+		l.t.Errorf("call %v is under %q by %q, want %v by %v", call.ID, call.Parent, call.Source, request.ID, source)
+	}
+}
+
+func (l *loop) wantNone(call *span.Span) {
+	l.t.Helper()
+	if call.Parent.IsValid() || call.Source != span.SourceNone {
+		l.t.Errorf("call %v is under %v by %v, want none", call.ID, call.Parent, call.Source)
+	}
+}
+
+func TestOneRequestAtATime(t *testing.T) {
+	l := newLoop(t)
+	for range 3 {
+		s := l.request(1)
+		a := l.call(10, s)
+		l.answer(a)
+		l.moved(30, out) // something else, between
+		b := l.call(11, s)
+		l.answer(b)
+		l.moved(30, out)
+		l.respond(s)
+		l.wantParent(a, s, span.SourceThread)
+		l.wantParent(b, s, span.SourceThread)
+	}
+	l.finish()
+}
+
+func TestLoopIsBelievedWhereTheEndConfirmsIt(t *testing.T) {
+	l := newLoop(t)
+	s1 := l.request(1)
+	a1 := l.call(10, s1)
+	s2 := l.request(2)
+	a2 := l.call(11, s2)
+	l.answer(a1)
+	b1 := l.call(10, s1)
+	l.answer(a2)
+	l.respond(s2)
+	l.answer(b1)
+	l.respond(s1)
+	l.wantParent(a1, s1, span.SourceEventLoop)
+	l.wantParent(b1, s1, span.SourceEventLoop)
+	l.wantParent(a2, s2, span.SourceEventLoop)
+	l.finish()
+}
+
+func TestCallsAtOnceAreConfirmedTogether(t *testing.T) {
+	l := newLoop(t)
+	other := l.request(2)
+	s := l.request(1)
+	calls := []*span.Span{l.call(10, s), l.call(11, s), l.call(12, s)}
+	l.answer(calls[1])
+	l.answer(calls[2])
+	l.answer(calls[0])
+	l.respond(s)
+	for _, call := range calls {
+		l.wantParent(call, s, span.SourceEventLoop)
+	}
+	l.respond(other)
+	l.finish()
+}
+
+// A timer of an earlier request runs after a later one was read.
+func TestTimerInALoop(t *testing.T) {
+	l := newLoop(t)
+	s1, s2 := l.request(1), l.request(2)
+	a1 := l.call(10, s2) // for s1
+	l.answer(a1)
+	l.respond(s1)
+	a2 := l.call(11, s2)
+	l.answer(a2)
+	l.respond(s2)
+	l.wantNone(a1)
+	l.wantNone(a2) // right, but the thread has just been contradicted
+
+	l.now += distrust + 1
+	s3, s4 := l.request(1), l.request(2)
+	a4 := l.call(11, s4)
+	l.answer(a4)
+	l.respond(s4)
+	l.respond(s3)
+	l.wantParent(a4, s4, span.SourceEventLoop)
+	l.finish()
+}
+
+// What is read on another connection between breaks the chain: nothing says whose the response is.
+func TestUnconfirmedLoop(t *testing.T) {
+	l := newLoop(t)
+	s1, s2 := l.request(1), l.request(2)
+	a := l.call(10, s2)
+	l.answer(a)
+	l.moved(30, in)
+	l.respond(s2)
+	l.respond(s1)
+	l.wantNone(a)
+	l.finish()
+}
+
+func TestAnswerInParts(t *testing.T) {
+	l := newLoop(t)
+	s1, s2 := l.request(1), l.request(2)
+	a := l.call(10, s2)
+	l.moved(10, in)
+	a.State = span.Answered
+	l.Add(a)
+	l.moved(30, in) // and then the rest of it
+	l.moved(10, in)
+	l.respond(s2) // goes on before the last of the answer is told
+	l.end(a, l.now)
+	l.respond(s1)
+	l.wantParent(a, s2, span.SourceEventLoop)
+	l.finish()
+}
+
+func TestLoopThatQueuesIsNotBelieved(t *testing.T) {
+	l := newLoop(t)
+	l.target = &span.Target{PID: 1, Resource: []attribute.KeyValue{attribute.String("process.runtime.name", "cpython")}}
+	s1, s2 := l.request(1), l.request(2)
+	a := l.call(10, s2)
+	l.answer(a)
+	l.respond(s2)
+	l.respond(s1)
+	l.wantNone(a)
+	l.finish()
+}
+
+// A thread that reads for others is a loop, but those that work for it are not.
+func TestThreadsAreKnownApart(t *testing.T) {
+	l := newLoop(t)
+	s1, s2 := l.request(1), l.request(2)
+	l.tid = 8
+	s3 := l.request(3)
+	a := l.call(10, s3)
+	l.answer(a)
+	l.moved(30, out)
+	l.respond(s3)
+	l.wantParent(a, s3, span.SourceThread)
+	l.respond(s1)
+	l.respond(s2)
+	l.finish()
+}
+
+func TestThreadsAreBounded(t *testing.T) {
+	l := newLoop(t)
+	for tid := range uint32(3 * maxThreads) {
+		l.tid = tid
+		l.moved(1, in)
+	}
+	if len(l.threads) != maxThreads || len(l.threadKeys) != maxThreads {
+		t.Errorf("%d threads, %d keys", len(l.threads), len(l.threadKeys))
+	}
+}

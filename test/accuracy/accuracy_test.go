@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package accuracy
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"breadcrumb/test/e2e"
+	"breadcrumb/test/e2e/drive"
+	"breadcrumb/test/e2e/servers"
+)
+
+var (
+	full    = flag.Bool("full", false, "make every request of the published table, and write it")
+	compare = flag.Bool("throughput", true, "with -full: measure the throughput without the agent too")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	servers.Clean()
+	os.Exit(code)
+}
+
+// load is how a scenario is driven.
+type load struct{ requests, concurrency int }
+
+func loads() []load {
+	if *full {
+		return []load{{5000, 1}, {5000, 8}, {5000, 64}}
+	}
+	return []load{{200, 1}, {600, 64}}
+}
+
+// startBackend starts what all scenarios call: it answers after a while. It is part of the test and not traced.
+func startBackend(t *testing.T, slowest time.Duration) string {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		time.Sleep(time.Duration(rand.Int64N(int64(slowest))))
+		fmt.Fprintln(w, "answer")
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// TestParents holds the parent of every call to the truth: none may be wrong.
+func TestParents(t *testing.T) {
+	var table strings.Builder
+	for _, s := range scenarios {
+		t.Run(s.name(), func(t *testing.T) {
+			backend := startBackend(t, 5*time.Millisecond)
+			for _, l := range loads() {
+				r := s.measure(t, backend, l)
+				t.Logf("%d at once: %s", l.concurrency, r)
+				table.WriteString(s.row(r))
+				if r.missing > 0 || r.dangling > 0 {
+					t.Errorf("%d calls have no span, %d parents were never exported", r.missing, r.dangling)
+				}
+				if r.wrong > 0 {
+					t.Errorf("%d of %d parents are wrong", r.wrong, r.calls())
+				}
+				if right := r.percent(r.right); l.concurrency > 1 && right < s.Least {
+					t.Errorf("%.2f %% of the parents are right, want at least %.2f %%", right, s.Least)
+				}
+			}
+		})
+	}
+	if *full && !t.Failed() {
+		publish(t, table.String())
+	}
+}
+
+const (
+	document   = "docs/accuracy.md"
+	tableBegin = "<!-- make accuracy: begin -->\n"
+	tableEnd   = "<!-- make accuracy: end -->\n"
+	header     = "| runtime | calls | at once | right | none | wrong | requests/s with ÷ without | by |\n| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |\n"
+)
+
+// row is a line of the table.
+func (s scenario) row(r *result) string {
+	shape := s.Shape
+	if s.Note != "" {
+		shape += " (" + s.Note + ")"
+	}
+	ratio := ""
+	if r.plain > 0 {
+		ratio = fmt.Sprintf("%.2f", r.rate/r.plain)
+	}
+	return fmt.Sprintf("| %s | %s | %d | %.2f %% | %.2f %% | %d | %s | %s |\n", s.Runtime, shape, r.concurrency,
+		r.percent(r.right), r.percent(r.none), r.wrong, ratio, strings.Join(slices.Sorted(maps.Keys(r.sources)), ", "))
+}
+
+// publish prints the table and puts it into the document.
+func publish(t *testing.T, rows string) {
+	t.Helper()
+	table := fmt.Sprintf("%s, %d requests each.\n\n%s%s", time.Now().Format(time.DateOnly), loads()[0].requests, header, rows)
+	fmt.Print(table)
+	path := filepath.Join(servers.ModuleRoot(), document)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(text), tableBegin)
+	_, after, found := strings.Cut(rest, tableEnd)
+	if !ok || !found {
+		t.Fatalf("%s lacks the lines between which the table stands", document)
+	}
+	if err := os.WriteFile(path, []byte(before+tableBegin+table+tableEnd+after), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// result is what became of a scenario under one load.
+type result struct {
+	load
+	perRequest         int
+	right, none, wrong int
+	missing            int // calls without a span
+	dangling           int
+	sources            map[string]int // of right parents
+	rate, plain        float64        // requests/s with the agent, and without
+}
+
+// calls is how many were made.
+func (r *result) calls() int { return r.requests * r.perRequest }
+
+func (r *result) percent(n int) float64 { return 100 * float64(n) / float64(r.calls()) }
+
+func (r *result) String() string {
+	return fmt.Sprintf("right %.2f none %.2f wrong %.2f %% of %d, %v", r.percent(r.right), r.percent(r.none), r.percent(r.wrong), r.calls(), r.sources)
+}
+
+func (s scenario) measure(t *testing.T, backend string, l load) *result {
+	t.Helper()
+	server := s.Start(t, servers.Options{Env: []string{"BACKEND=" + backend}})
+	defer server.Process.Stop()
+	plan := drive.Plan{Network: server.Network, Addr: server.Addr, Connections: l.concurrency}
+	request := func(prefix string) func(int) drive.Request {
+		return func(i int) drive.Request { return drive.Request{Target: fmt.Sprintf("/%s/%s%d", s.Shape, prefix, i)} }
+	}
+	run := func(n int, prefix string) float64 {
+		plan.Requests, plan.Request = n, request(prefix)
+		begin := time.Now()
+		if _, err := plan.Run(); err != nil {
+			t.Fatal(err)
+		}
+		return float64(n) / time.Since(begin).Seconds()
+	}
+	r := &result{load: l, perRequest: s.Calls, sources: map[string]int{}}
+	if *full && *compare {
+		run(l.requests/5, "warm")
+		r.plain = run(l.requests, "plain")
+	}
+	agent := e2e.StartAgent(t, e2e.AgentOptions{Select: e2e.PIDs(server)})
+	r.rate = run(l.requests, "")
+	agent.WaitSpans(l.requests * (1 + s.Calls))
+	spans, _ := agent.Stop()
+	r.judge(spans)
+	return r
+}
+
+// judge compares every parent with the id in the paths.
+func (r *result) judge(spans []*e2e.Span) {
+	byID := map[string]*e2e.Span{}
+	for _, s := range spans {
+		byID[s.SpanID] = s
+	}
+	seen := map[string]bool{}
+	for _, s := range spans {
+		if s.ParentID != "" && byID[s.ParentID] == nil {
+			r.dangling++
+		}
+		if s.Kind != "client" {
+			continue
+		}
+		path := strings.Split(s.Path(), "/") // "", "call", id, number
+		if len(path) != 4 || seen[s.Path()] {
+			continue
+		}
+		seen[s.Path()] = true
+		parent := byID[s.ParentID]
+		switch {
+		case parent == nil:
+			r.none++
+		case parent.Kind == "server" && strings.HasSuffix(parent.Path(), "/"+path[2]) && parent.TraceID == s.TraceID:
+			r.right++
+			r.sources[s.Text("breadcrumb.parent.source")]++
+		default:
+			r.wrong++
+		}
+	}
+	for i := range r.requests {
+		for n := range r.perRequest {
+			if !seen["/call/"+strconv.Itoa(i)+"/"+strconv.Itoa(n)] {
+				r.missing++
+			}
+		}
+	}
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package accuracy measures how often the parent of a call is right. Real servers make calls for each request, in ways
+// that programs do, through the clients and pools that they usually have; ids in the paths, which the agent does not
+// read, tell the truth.
+//
+//	make accuracy    all of it; the table goes into docs/accuracy.md
+package accuracy
+
+import (
+	"embed"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"breadcrumb/test/e2e/servers"
+)
+
+//go:embed testdata
+var programs embed.FS
+
+// scenario is a server and one way in which it makes its calls.
+type scenario struct {
+	Runtime string // a column of the table
+	Shape   string // another, and the first part of the path
+	Calls   int    // of each request
+	Start   func(t testing.TB, o servers.Options) *servers.Server
+	// Least is the share of right parents, in %, below which the test fails with many requests at once. Where it is 0 no
+	// rule speaks of this shape yet, and calls have no parent.
+	Least float64
+	Note  string
+}
+
+// certain is what is asked where a rule is exact.
+const certain = 99.9
+
+var scenarios = []scenario{
+	{"Go", "handler", 2, goapp, certain, ""},
+	{"Go", "goroutines", 2, goapp, certain, ""},
+	{"Go", "errgroup", 3, goapp, certain, ""},
+	{"Go", "pool", 2, goapp, 0, "a worker fed by a channel"},
+	{"Python threading", "sequence", 2, threads, certain, ""},
+	{"Python threading", "executor", 2, threads, 0, "ThreadPoolExecutor.submit"},
+	{"gunicorn sync", "sequence", 2, gunicorn("--workers", "4"), certain, ""},
+	{"gunicorn gthread", "sequence", 2, gunicorn("--workers", "2", "--worker-class", "gthread", "--threads", "32"), certain, ""},
+	{"asyncio streams", "await", 2, asyncio, 0, ""},
+	{"asyncio streams", "sleep", 2, asyncio, 0, "asyncio.sleep before each call"},
+	{"asyncio streams", "gather", 2, asyncio, 0, ""},
+	{"Node", "await", 2, node, certain, "http.get, a keep-alive agent"},
+	{"Node", "fetch", 2, node, 90, "undici; first uses of a connection are not confirmed"},
+	{"Node", "all", 2, node, 90, "Promise.all"},
+	{"Node", "timer", 2, node, 0, "timers/promises before each call"},
+	{"Node", "immediate", 2, node, 0, "setImmediate before each call"},
+	{"Java", "inline", 2, java(), certain, "jdk.httpserver, a pool of threads"},
+	{"Java", "submit", 2, java(), 0, "ExecutorService, get"},
+	{"Java", "parallel", 2, java(), 0, "two futures at once"},
+	{"Java", "completable", 2, java(), 0, "CompletableFuture"},
+	{"Java", "httpclient", 2, java(), 0, "java.net.http, send"},
+	{"Java virtual threads", "inline", 2, java("virtual"), 0, ""},
+	{"Ruby (Puma)", "sequence", 2, puma, 90, "requests that its reactor reads are handed to a thread"},
+	{"PHP (built-in server)", "sequence", 2, php, certain, ""},
+}
+
+// unpack writes one of the programs to a folder of the test.
+func unpack(t testing.TB, name string) string {
+	t.Helper()
+	text, err := programs.ReadFile("testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func listening(t testing.TB, o servers.Options, name string, args ...string) *servers.Server {
+	t.Helper()
+	port := servers.FreePort(t)
+	o.Env = append([]string{"PORT=" + strconv.Itoa(port)}, o.Env...)
+	return servers.Listening(t, servers.Run(t, o, name, args...), port)
+}
+
+func goapp(t testing.TB, o servers.Options) *servers.Server {
+	return listening(t, o, servers.Build(t, "test/accuracy/testdata/goapp"))
+}
+
+func threads(t testing.TB, o servers.Options) *servers.Server {
+	return listening(t, o, "/usr/bin/python3", unpack(t, "app_threads.py"))
+}
+
+func asyncio(t testing.TB, o servers.Options) *servers.Server {
+	return listening(t, o, "/usr/bin/python3", unpack(t, "app_asyncio.py"))
+}
+
+func gunicorn(args ...string) func(testing.TB, servers.Options) *servers.Server {
+	return func(t testing.TB, o servers.Options) *servers.Server {
+		port := servers.FreePort(t)
+		o.ByTerm = true
+		app := unpack(t, "app_threads.py")
+		p := servers.Run(t, o, "/usr/bin/gunicorn", append([]string{"--chdir", filepath.Dir(app), "--bind", servers.Loopback(port),
+			"--worker-tmp-dir", t.TempDir(), "--keep-alive", "30", "--log-level", "warning", "app_threads:app"}, args...)...)
+		s := servers.Listening(t, p, port)
+		s.PIDs = s.PIDs[:1] // descendants come with it
+		return s
+	}
+}
+
+func node(t testing.TB, o servers.Options) *servers.Server {
+	return listening(t, o, "node", unpack(t, "app_node.js"))
+}
+
+// java runs App.java; with an argument on the newest JDK, else on the default one.
+func java(args ...string) func(testing.TB, servers.Options) *servers.Server {
+	return func(t testing.TB, o servers.Options) *servers.Server {
+		t.Helper()
+		jvm := "java"
+		if len(args) > 0 {
+			jvm = newestJVM(t)
+		}
+		classes := t.TempDir()
+		if out, err := exec.Command("javac", "-d", classes, unpack(t, "App.java")).CombinedOutput(); err != nil {
+			t.Fatalf("compile App.java: %v\n%s", err, out)
+		}
+		return listening(t, o, jvm, append([]string{"-Xmx512m", "-Dsun.net.httpserver.nodelay=true", "-Dhttp.maxConnections=128",
+			"-cp", classes, "App"}, args...)...)
+	}
+}
+
+// newestJVM is of a JDK that has virtual threads (21).
+func newestJVM(t testing.TB) string {
+	t.Helper()
+	releases, _ := filepath.Glob("/usr/lib/jvm/*/release")
+	best, jvm := 20, ""
+	for _, path := range releases {
+		text, _ := os.ReadFile(path)
+		_, version, _ := strings.Cut(string(text), `JAVA_VERSION="`)
+		major, _ := strconv.Atoi(strings.FieldsFunc(version+"0", func(r rune) bool { return r < '0' || r > '9' })[0])
+		if major > best {
+			best, jvm = major, filepath.Join(filepath.Dir(path), "bin", "java")
+		}
+	}
+	if jvm == "" {
+		t.Skip("no JDK 21 or newer is installed")
+	}
+	return jvm
+}
+
+func puma(t testing.TB, o servers.Options) *servers.Server {
+	port := servers.FreePort(t)
+	return servers.Listening(t, servers.Run(t, o, "/usr/bin/puma", "--bind", "tcp://"+servers.Loopback(port), "--threads", "64:64",
+		"--quiet", "--environment", "production", "--config", "-", unpack(t, "app_puma.ru")), port)
+}
+
+func php(t testing.TB, o servers.Options) *servers.Server {
+	o.Env = append([]string{"PHP_CLI_SERVER_WORKERS=8"}, o.Env...)
+	port := servers.FreePort(t)
+	s := servers.Listening(t, servers.Run(t, o, "php", "-q", "-S", servers.Loopback(port), unpack(t, "app.php")), port)
+	s.PIDs = s.PIDs[:1]
+	return s
+}
+
+// name is that of the scenario's subtest.
+func (s scenario) name() string { return fmt.Sprintf("%s/%s", s.Runtime, s.Shape) }

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An asyncio server, on the standard library's streams, that makes calls for each request. It knows nothing of tracing."""
+
+import asyncio
+import os
+import random
+
+HOST, PORT = os.environ["BACKEND"].removeprefix("http://").split(":")
+idle = []
+
+
+async def read_head(reader):
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = 0
+    for line in head.split(b"\r\n")[1:]:
+        if line.lower().startswith(b"content-length:"):
+            length = int(line.split(b":")[1])
+    if length:
+        await reader.readexactly(length)
+    return head
+
+
+async def call(request, n):
+    reader, writer = idle.pop() if idle else await asyncio.open_connection(HOST, PORT)
+    writer.write(f"GET /call/{request}/{n} HTTP/1.1\r\nHost: backend\r\n\r\n".encode())
+    await read_head(reader)
+    idle.append((reader, writer))
+
+
+async def pause():
+    await asyncio.sleep(random.random() * 0.003)
+
+
+async def serve(shape, request):
+    if shape == "await":
+        await call(request, 0)
+        await call(request, 1)
+    elif shape == "sleep":
+        await pause()
+        await call(request, 0)
+        await pause()
+        await call(request, 1)
+    elif shape == "gather":
+        await asyncio.gather(call(request, 0), call(request, 1))
+
+
+async def connection(reader, writer):
+    try:
+        while True:
+            head = await read_head(reader)
+            _, shape, request = head.split(b" ", 2)[1].decode().split("/")
+            await serve(shape, request)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\ndone\n")
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+
+
+async def main():
+    server = await asyncio.start_server(connection, "127.0.0.1", int(os.environ["PORT"]), backlog=128)
+    await server.serve_forever()
+
+
+asyncio.run(main())
