@@ -22,6 +22,9 @@ type Config struct {
 	// JoinWait is how long, in ns of event time, a finished server span waits for the event of the call that
 	// caused it, where the caller may be a process on this node whose event comes later.
 	JoinWait int64
+	// ClaimWait is how long, in ns of event time, a call of which nobody knows for whom it was made waits for the
+	// response that its thread writes next.
+	ClaimWait int64
 	// UnreadWait is how long, in ns of event time, a call is remembered that ended before any answer came: a
 	// server on this node may be too busy to read it sooner.
 	UnreadWait int64
@@ -30,7 +33,9 @@ type Config struct {
 }
 
 // Default bounds the held spans to some 100 MB.
-func Default() Config { return Config{MaxHeld: 100_000, JoinWait: 200e6, UnreadWait: 60e9} }
+func Default() Config {
+	return Config{MaxHeld: 100_000, JoinWait: 200e6, ClaimWait: 5e9, UnreadWait: 60e9}
+}
 
 // maxUnread bounds the calls that are remembered without being held: those to a server that hangs.
 const maxUnread = 4096
@@ -83,6 +88,7 @@ type state uint8
 const (
 	underWay state = iota
 	waiting        // finished; the call that caused it may still be told
+	adrift         // finished; the thread that made the call may still show for whom
 	holding        // finished; waits for its parent
 	released
 	unread // released; the server may still read it
@@ -100,16 +106,17 @@ type Correlator struct {
 	answering  map[uint64]ref // by connection: the call whose answer began on it last
 	mover      *thread        // that moved the bytes of which is told; nil: it does not matter
 
-	goids map[uint32]uint64 // by process: highest goroutine id seen
-	conns map[uint64]*conn
-	ends  map[endpoint]*conn
-	addrs map[netip.Addr]struct{} // of connections that were seen from this node's end
-	gone  []*conn                 // closed, but in ends for the sake of a caller that is not told yet
-	wait  list                    // of nodes in state waiting, oldest first
-	holds list                    // of nodes in state holding, oldest first
-	calls list                    // of nodes in state unread, oldest first
-	out   []*span.Span
-	free  []*node
+	goids    map[uint32]uint64 // by process: highest goroutine id seen
+	conns    map[uint64]*conn
+	ends     map[endpoint]*conn
+	addrs    map[netip.Addr]struct{} // of connections that were seen from this node's end
+	gone     []*conn                 // closed, but in ends for the sake of a caller that is not told yet
+	wait     list                    // of nodes in state waiting, oldest first
+	drifting list                    // of nodes in state adrift, oldest first
+	holds    list                    // of nodes in state holding, oldest first
+	calls    list                    // of nodes in state unread, oldest first
+	out      []*span.Span
+	free     []*node
 }
 
 // New returns a correlator that has seen nothing.
@@ -132,8 +139,8 @@ func (c *Correlator) Stats() Stats { return c.stats }
 // Held is the number of finished spans that wait for a parent.
 func (c *Correlator) Held() int { return c.holds.n }
 
-// Waiting is the number of finished spans whose caller may still be told.
-func (c *Correlator) Waiting() int { return c.wait.n }
+// Waiting is the number of finished spans whose caller, or whose cause, may still be told.
+func (c *Correlator) Waiting() int { return c.wait.n + c.drifting.n }
 
 // Ready is the number of spans that Take would return.
 func (c *Correlator) Ready() int { return len(c.out) }
@@ -194,6 +201,7 @@ func (c *Correlator) begin(s *span.Span) {
 	if c.mover != nil && s.Kind == trace.SpanKindClient {
 		c.mover.began(callSent, n)
 	} else if c.mover != nil {
+		c.claim(c.mover, nil)
 		c.mover.began(requestRead, n)
 	}
 	c.join(n, ev.Conn)
@@ -210,6 +218,7 @@ func (c *Correlator) answered(s *span.Span) {
 		c.mover.began(answerRead, n)
 	} else {
 		c.mover.began(responseWritten, n)
+		c.claim(c.mover, n)
 	}
 }
 
@@ -224,6 +233,14 @@ func (c *Correlator) finish(s *span.Span) {
 		c.wait.push(n)
 		if c.wait.n > c.cfg.MaxHeld {
 			c.stopWaiting(c.wait.first)
+		}
+		return
+	}
+	if n.kind == trace.SpanKindClient && n.mayBeClaimed() {
+		n.state = adrift
+		c.drifting.push(n)
+		if c.drifting.n > c.cfg.MaxHeld {
+			c.stopDrifting(c.drifting.first)
 		}
 		return
 	}
@@ -320,6 +337,9 @@ func (c *Correlator) Expire(now int64) {
 	for n := c.wait.first; n != nil && (now-n.end > c.cfg.JoinWait || n.end-now > c.cfg.JoinWait); n = c.wait.first {
 		c.stopWaiting(n)
 	}
+	for n := c.drifting.first; n != nil && (now-n.end > c.cfg.ClaimWait || n.end-now > c.cfg.ClaimWait); n = c.drifting.first {
+		c.stopDrifting(n)
+	}
 	for n := c.calls.first; n != nil && (now-n.end > c.cfg.UnreadWait || n.end-now > c.cfg.UnreadWait); n = c.calls.first {
 		c.forget(n)
 	}
@@ -330,6 +350,9 @@ func (c *Correlator) Expire(now int64) {
 func (c *Correlator) Flush() {
 	for c.wait.first != nil {
 		c.stopWaiting(c.wait.first)
+	}
+	for c.drifting.first != nil {
+		c.stopDrifting(c.drifting.first)
 	}
 	for c.holds.first != nil {
 		c.orphanOldest()

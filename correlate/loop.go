@@ -26,9 +26,11 @@ type thread struct {
 	queues       bool  // its language's event loops queue what they have read
 	contradicted int64 // when a chain last named another request than the one read last; Unix ns
 
-	now, before move // the runs of bytes that moved last
-	reading     ref  // the request that it has read last, until the response begins
-	calling     ref  // the call that it has made last, until it is answered
+	now, before move  // the runs of bytes that moved last
+	reading     ref   // the request that it has read last, until the response begins
+	calling     ref   // the call that it has made last, until it is answered
+	writes      bool  // it has written responses
+	loose       []ref // the calls that it has made since the last one, or since it read a request, for nobody knows whom
 }
 
 // move is a run of bytes of one connection in one direction, moved by one thread with nothing between.
@@ -72,6 +74,8 @@ const (
 	maxThreads = 16384
 	// distrust is how long, in ns, a loop is not believed that was contradicted.
 	distrust = 60e9
+	// maxLoose bounds the calls that one response may be found to be of.
+	maxLoose = 64
 	// maxChain bounds the calls that are confirmed at once.
 	maxChain = 256
 )
@@ -129,6 +133,9 @@ func (t *thread) began(r role, n *node) {
 			n.burst = before.burst
 		}
 		t.calling = refer(n)
+		if n.parent == nil && len(t.loose) < maxLoose {
+			t.loose = append(t.loose, refer(n))
+		}
 	case answerRead:
 		if t.calling.get() == n {
 			t.calling = ref{}
@@ -197,4 +204,44 @@ func (n *node) believed() bool {
 		t.contradicted = n.end
 	}
 	return b.confirmed.IsValid() && !t.queues && (t.contradicted == 0 || n.end-t.contradicted > distrust || t.contradicted-n.end > distrust)
+}
+
+// mayBeClaimed says of a call that has ended, and of which nobody knows for whom it was made, that the response that its
+// thread writes next may tell.
+func (n *node) mayBeClaimed() bool {
+	t := n.thread
+	if n.parent != nil || t == nil || t.loop || !t.writes {
+		return false
+	}
+	for _, r := range t.loose {
+		if r.get() == n {
+			return true
+		}
+	}
+	return false
+}
+
+// claim gives a request the calls that were made by the thread that now writes its response: what another thread has read
+// is handed to this one, which does all of the work and answers. They were made since the request was read, and since the
+// thread's response before. Wrong where a thread goes on working for a request that it has answered, and then answers
+// another that waited for it meanwhile. With no request the calls are nobody's: the thread begins with one of its own.
+func (c *Correlator) claim(t *thread, request *node) {
+	t.writes = t.writes || request != nil
+	for _, r := range t.loose {
+		call := r.get()
+		if call == nil || call.state != adrift {
+			continue
+		}
+		if !t.loop && request != nil && call.start >= request.start {
+			call.setParent(request, span.SourceThread)
+		}
+		c.stopDrifting(call)
+	}
+	t.loose = t.loose[:0]
+}
+
+// stopDrifting settles a call that will not be claimed, or just was.
+func (c *Correlator) stopDrifting(n *node) {
+	c.drifting.remove(n)
+	c.settle(n)
 }

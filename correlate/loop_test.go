@@ -205,6 +205,66 @@ func TestThreadsAreKnownApart(t *testing.T) {
 	l.finish()
 }
 
+// Requests are read by one thread and handed to another, which makes the calls and writes the responses.
+func TestWhoWritesTheResponseDidTheWork(t *testing.T) {
+	l := newLoop(t)
+	nobody := &span.Span{}
+	for i := range 3 {
+		l.tid = 7
+		s1, s2 := l.request(1), l.request(2)
+		l.tid = 8
+		a := l.call(10, nobody)
+		l.answer(a)
+		b := l.call(10, nobody)
+		l.answer(b)
+		l.respond(s1)
+		c := l.call(10, nobody)
+		l.answer(c)
+		l.respond(s2)
+		if i == 0 {
+			l.wantNone(a) // it has not written any response before
+		} else {
+			l.wantParent(a, s1, span.SourceThread)
+			l.wantParent(b, s1, span.SourceThread)
+		}
+		l.wantParent(c, s2, span.SourceThread)
+	}
+	// What it does before it reads a request of its own is not that request's; nor is what was before a request came.
+	a := l.call(10, nobody)
+	l.answer(a)
+	s := l.request(3)
+	b := l.call(10, s)
+	l.answer(b)
+	l.respond(s)
+	l.wantNone(a)
+	l.wantParent(b, s, span.SourceThread)
+	early := l.call(10, nobody)
+	l.answer(early)
+	l.tid = 7
+	late := l.request(1)
+	l.tid = 8
+	l.respond(late)
+	l.wantNone(early)
+	l.finish()
+}
+
+func TestCallThatNobodyClaims(t *testing.T) {
+	l := newLoop(t)
+	s := l.request(1)
+	l.respond(s)
+	a := l.call(10, &span.Span{})
+	l.answer(a)
+	if l.Waiting() != 1 {
+		t.Errorf("%d wait", l.Waiting())
+	}
+	l.Expire(l.now + Default().ClaimWait + 1)
+	if l.take(); l.Waiting() != 0 {
+		t.Errorf("%d wait", l.Waiting())
+	}
+	l.wantNone(a)
+	l.finish()
+}
+
 func TestThreadsAreBounded(t *testing.T) {
 	l := newLoop(t)
 	for tid := range uint32(3 * maxThreads) {

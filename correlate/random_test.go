@@ -38,7 +38,7 @@ func TestWhateverIsToldNothingDangles(t *testing.T) {
 // absurd returns a line for each span that was let go.
 func absurd(t *testing.T, seed uint64) []string {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	g := newStageOf(t, Config{MaxHeld: []int{1, 3, 20, 1000}[rng.IntN(4)], JoinWait: int64(rng.IntN(100)), UnreadWait: int64(rng.IntN(300)), Seed: seed})
+	g := newStageOf(t, Config{MaxHeld: []int{1, 3, 20, 1000}[rng.IntN(4)], JoinWait: int64(rng.IntN(100)), ClaimWait: int64(rng.IntN(100)), UnreadWait: int64(rng.IntN(300)), Seed: seed})
 	addrs := []string{"127.0.0.1:80", "127.0.0.1:81", "10.0.0.1:80", "10.0.0.2:81", "[::ffff:127.0.0.1]:80"}
 	var (
 		now     int64

@@ -41,7 +41,7 @@ func loads() []load {
 	if *full {
 		return []load{{5000, 1}, {5000, 8}, {5000, 64}}
 	}
-	return []load{{200, 1}, {600, 64}}
+	return []load{{600, 64}}
 }
 
 // startBackend starts what all scenarios call: it answers after a while. It is part of the test and not traced.
