@@ -170,6 +170,13 @@ func run(ctx context.Context, o options) error {
 	} else {
 		fmt.Print(markdown(rows))
 	}
+	if o.doc != "" {
+		for _, k := range wanted {
+			if err := keepCheck(filepath.Join(work, k.Name), filepath.Join(root, filepath.Dir(o.doc), "check", k.Name+".txt")); err != nil {
+				return err
+			}
+		}
+	}
 	if o.doc != "" && !o.partial() {
 		if err := update(filepath.Join(root, o.doc), rows); err != nil {
 			return err
@@ -179,6 +186,21 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("%d checks failed; what they printed is in %s", bad, o.out)
 	}
 	return nil
+}
+
+// keepCheck keeps what breadcrumb check said on a kernel, if it was asked.
+func keepCheck(dir, to string) error {
+	text, err := os.ReadFile(filepath.Join(dir, "out", job.CheckFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(to, text, 0o644)
 }
 
 func fetchAll(ctx context.Context, wanted []kernel, o options) (_ map[string]image, err error) {

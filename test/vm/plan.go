@@ -27,6 +27,7 @@ type check struct {
 var checks = []check{
 	{Column: "BPF logic", Binary: "logic", Small: true, Seconds: 120},
 	{Column: "objects", Binary: "bpf", Small: true, Seconds: 300},
+	{Column: "check", Binary: "inside", Run: "^TestCheck$", Small: true, Seconds: 120},
 	{Column: "load", Binary: "inside", Run: "^TestLoad$", Each: true, Small: true, Quick: true, Seconds: 120},
 	{Column: "servers", Binary: "inside", Run: "^TestServers$", Each: true, Small: true, Quick: true, Seconds: 240},
 	{Column: "Unix socket", Binary: "inside", Run: "^TestUnixSocket$", Each: true, Quick: true, Seconds: 180},
@@ -88,6 +89,7 @@ func (t task) step(k kernel) job.Step {
 	if t.check.Run != "" {
 		s.Argv = append(s.Argv, "-test.run="+strings.ReplaceAll(t.check.Run, "ATTACHMENT", t.attachment))
 	}
+	s.Env = append(s.Env, "BREADCRUMB="+filepath.Join(job.Built, "bin", "breadcrumb"))
 	if t.attachment != "" {
 		servers := "go,python,nginx"
 		if k.Small {

@@ -57,6 +57,9 @@ func OutcomeFile(dir string, step int) string {
 	return filepath.Join(dir, "out", fmt.Sprintf("%02d.json", step))
 }
 
+// CheckFile is what breadcrumb check says, in the folder of the outcomes.
+const CheckFile = "check.txt"
+
 // LogFile is what a step writes.
 func LogFile(dir string, step int) string {
 	return filepath.Join(dir, "out", fmt.Sprintf("%02d.log", step))
