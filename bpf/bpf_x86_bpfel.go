@@ -269,6 +269,10 @@ type bpfThread struct {
 	ReadFlags uint32
 	ReadSk    uint64
 	ReadMsg   uint64
+	SendSk    uint64
+	SendMsg   uint64
+	SendSeq   uint32
+	Pad       uint32
 }
 
 type bpfVerdictKind uint32
@@ -311,6 +315,7 @@ const (
 	bpfProgFexitUnixStreamSendpage       = "fexit_unix_stream_sendpage"
 	bpfProgFexitUnixStreamSpliceRead     = "fexit_unix_stream_splice_read"
 	bpfProgInetSockSetState              = "inet_sock_set_state"
+	bpfProgKprobeReleaseSock             = "kprobe_release_sock"
 	bpfProgKprobeTcpCleanupRbuf          = "kprobe_tcp_cleanup_rbuf"
 	bpfProgKprobeTcpRecvmsg              = "kprobe_tcp_recvmsg"
 	bpfProgKprobeTcpSendmsg              = "kprobe_tcp_sendmsg"
@@ -321,8 +326,6 @@ const (
 	bpfProgKprobeUnixStreamSendmsg       = "kprobe_unix_stream_sendmsg"
 	bpfProgKprobeUnixStreamSendpage      = "kprobe_unix_stream_sendpage"
 	bpfProgKprobeUnixStreamSpliceRead    = "kprobe_unix_stream_splice_read"
-	bpfProgKretprobeTcpSendmsg           = "kretprobe_tcp_sendmsg"
-	bpfProgKretprobeTcpSendpage          = "kretprobe_tcp_sendpage"
 	bpfProgKretprobeUnixStreamRecvmsg    = "kretprobe_unix_stream_recvmsg"
 	bpfProgKretprobeUnixStreamSendmsg    = "kretprobe_unix_stream_sendmsg"
 	bpfProgKretprobeUnixStreamSendpage   = "kretprobe_unix_stream_sendpage"
@@ -415,6 +418,7 @@ type bpfProgramSpecs struct {
 	FexitUnixStreamSendpage       *ebpf.ProgramSpec `ebpf:"fexit_unix_stream_sendpage"`
 	FexitUnixStreamSpliceRead     *ebpf.ProgramSpec `ebpf:"fexit_unix_stream_splice_read"`
 	InetSockSetState              *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
+	KprobeReleaseSock             *ebpf.ProgramSpec `ebpf:"kprobe_release_sock"`
 	KprobeTcpCleanupRbuf          *ebpf.ProgramSpec `ebpf:"kprobe_tcp_cleanup_rbuf"`
 	KprobeTcpRecvmsg              *ebpf.ProgramSpec `ebpf:"kprobe_tcp_recvmsg"`
 	KprobeTcpSendmsg              *ebpf.ProgramSpec `ebpf:"kprobe_tcp_sendmsg"`
@@ -425,8 +429,6 @@ type bpfProgramSpecs struct {
 	KprobeUnixStreamSendmsg       *ebpf.ProgramSpec `ebpf:"kprobe_unix_stream_sendmsg"`
 	KprobeUnixStreamSendpage      *ebpf.ProgramSpec `ebpf:"kprobe_unix_stream_sendpage"`
 	KprobeUnixStreamSpliceRead    *ebpf.ProgramSpec `ebpf:"kprobe_unix_stream_splice_read"`
-	KretprobeTcpSendmsg           *ebpf.ProgramSpec `ebpf:"kretprobe_tcp_sendmsg"`
-	KretprobeTcpSendpage          *ebpf.ProgramSpec `ebpf:"kretprobe_tcp_sendpage"`
 	KretprobeUnixStreamRecvmsg    *ebpf.ProgramSpec `ebpf:"kretprobe_unix_stream_recvmsg"`
 	KretprobeUnixStreamSendmsg    *ebpf.ProgramSpec `ebpf:"kretprobe_unix_stream_sendmsg"`
 	KretprobeUnixStreamSendpage   *ebpf.ProgramSpec `ebpf:"kretprobe_unix_stream_sendpage"`
@@ -580,6 +582,7 @@ type bpfPrograms struct {
 	FexitUnixStreamSendpage       *ebpf.Program `ebpf:"fexit_unix_stream_sendpage"`
 	FexitUnixStreamSpliceRead     *ebpf.Program `ebpf:"fexit_unix_stream_splice_read"`
 	InetSockSetState              *ebpf.Program `ebpf:"inet_sock_set_state"`
+	KprobeReleaseSock             *ebpf.Program `ebpf:"kprobe_release_sock"`
 	KprobeTcpCleanupRbuf          *ebpf.Program `ebpf:"kprobe_tcp_cleanup_rbuf"`
 	KprobeTcpRecvmsg              *ebpf.Program `ebpf:"kprobe_tcp_recvmsg"`
 	KprobeTcpSendmsg              *ebpf.Program `ebpf:"kprobe_tcp_sendmsg"`
@@ -590,8 +593,6 @@ type bpfPrograms struct {
 	KprobeUnixStreamSendmsg       *ebpf.Program `ebpf:"kprobe_unix_stream_sendmsg"`
 	KprobeUnixStreamSendpage      *ebpf.Program `ebpf:"kprobe_unix_stream_sendpage"`
 	KprobeUnixStreamSpliceRead    *ebpf.Program `ebpf:"kprobe_unix_stream_splice_read"`
-	KretprobeTcpSendmsg           *ebpf.Program `ebpf:"kretprobe_tcp_sendmsg"`
-	KretprobeTcpSendpage          *ebpf.Program `ebpf:"kretprobe_tcp_sendpage"`
 	KretprobeUnixStreamRecvmsg    *ebpf.Program `ebpf:"kretprobe_unix_stream_recvmsg"`
 	KretprobeUnixStreamSendmsg    *ebpf.Program `ebpf:"kretprobe_unix_stream_sendmsg"`
 	KretprobeUnixStreamSendpage   *ebpf.Program `ebpf:"kretprobe_unix_stream_sendpage"`
@@ -623,6 +624,7 @@ func (p *bpfPrograms) Close() error {
 		p.FexitUnixStreamSendpage,
 		p.FexitUnixStreamSpliceRead,
 		p.InetSockSetState,
+		p.KprobeReleaseSock,
 		p.KprobeTcpCleanupRbuf,
 		p.KprobeTcpRecvmsg,
 		p.KprobeTcpSendmsg,
@@ -633,8 +635,6 @@ func (p *bpfPrograms) Close() error {
 		p.KprobeUnixStreamSendmsg,
 		p.KprobeUnixStreamSendpage,
 		p.KprobeUnixStreamSpliceRead,
-		p.KretprobeTcpSendmsg,
-		p.KretprobeTcpSendpage,
 		p.KretprobeUnixStreamRecvmsg,
 		p.KretprobeUnixStreamSendmsg,
 		p.KretprobeUnixStreamSendpage,

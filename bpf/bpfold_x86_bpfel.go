@@ -44,6 +44,7 @@ const (
 	bpfOldProgFexitUnixStreamSendpage       = "fexit_unix_stream_sendpage"
 	bpfOldProgFexitUnixStreamSpliceRead     = "fexit_unix_stream_splice_read"
 	bpfOldProgInetSockSetState              = "inet_sock_set_state"
+	bpfOldProgKprobeReleaseSock             = "kprobe_release_sock"
 	bpfOldProgKprobeTcpCleanupRbuf          = "kprobe_tcp_cleanup_rbuf"
 	bpfOldProgKprobeTcpRecvmsg              = "kprobe_tcp_recvmsg"
 	bpfOldProgKprobeTcpSendmsg              = "kprobe_tcp_sendmsg"
@@ -54,8 +55,6 @@ const (
 	bpfOldProgKprobeUnixStreamSendmsg       = "kprobe_unix_stream_sendmsg"
 	bpfOldProgKprobeUnixStreamSendpage      = "kprobe_unix_stream_sendpage"
 	bpfOldProgKprobeUnixStreamSpliceRead    = "kprobe_unix_stream_splice_read"
-	bpfOldProgKretprobeTcpSendmsg           = "kretprobe_tcp_sendmsg"
-	bpfOldProgKretprobeTcpSendpage          = "kretprobe_tcp_sendpage"
 	bpfOldProgKretprobeUnixStreamRecvmsg    = "kretprobe_unix_stream_recvmsg"
 	bpfOldProgKretprobeUnixStreamSendmsg    = "kretprobe_unix_stream_sendmsg"
 	bpfOldProgKretprobeUnixStreamSendpage   = "kretprobe_unix_stream_sendpage"
@@ -145,6 +144,7 @@ type bpfOldProgramSpecs struct {
 	FexitUnixStreamSendpage       *ebpf.ProgramSpec `ebpf:"fexit_unix_stream_sendpage"`
 	FexitUnixStreamSpliceRead     *ebpf.ProgramSpec `ebpf:"fexit_unix_stream_splice_read"`
 	InetSockSetState              *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
+	KprobeReleaseSock             *ebpf.ProgramSpec `ebpf:"kprobe_release_sock"`
 	KprobeTcpCleanupRbuf          *ebpf.ProgramSpec `ebpf:"kprobe_tcp_cleanup_rbuf"`
 	KprobeTcpRecvmsg              *ebpf.ProgramSpec `ebpf:"kprobe_tcp_recvmsg"`
 	KprobeTcpSendmsg              *ebpf.ProgramSpec `ebpf:"kprobe_tcp_sendmsg"`
@@ -155,8 +155,6 @@ type bpfOldProgramSpecs struct {
 	KprobeUnixStreamSendmsg       *ebpf.ProgramSpec `ebpf:"kprobe_unix_stream_sendmsg"`
 	KprobeUnixStreamSendpage      *ebpf.ProgramSpec `ebpf:"kprobe_unix_stream_sendpage"`
 	KprobeUnixStreamSpliceRead    *ebpf.ProgramSpec `ebpf:"kprobe_unix_stream_splice_read"`
-	KretprobeTcpSendmsg           *ebpf.ProgramSpec `ebpf:"kretprobe_tcp_sendmsg"`
-	KretprobeTcpSendpage          *ebpf.ProgramSpec `ebpf:"kretprobe_tcp_sendpage"`
 	KretprobeUnixStreamRecvmsg    *ebpf.ProgramSpec `ebpf:"kretprobe_unix_stream_recvmsg"`
 	KretprobeUnixStreamSendmsg    *ebpf.ProgramSpec `ebpf:"kretprobe_unix_stream_sendmsg"`
 	KretprobeUnixStreamSendpage   *ebpf.ProgramSpec `ebpf:"kretprobe_unix_stream_sendpage"`
@@ -313,6 +311,7 @@ type bpfOldPrograms struct {
 	FexitUnixStreamSendpage       *ebpf.Program `ebpf:"fexit_unix_stream_sendpage"`
 	FexitUnixStreamSpliceRead     *ebpf.Program `ebpf:"fexit_unix_stream_splice_read"`
 	InetSockSetState              *ebpf.Program `ebpf:"inet_sock_set_state"`
+	KprobeReleaseSock             *ebpf.Program `ebpf:"kprobe_release_sock"`
 	KprobeTcpCleanupRbuf          *ebpf.Program `ebpf:"kprobe_tcp_cleanup_rbuf"`
 	KprobeTcpRecvmsg              *ebpf.Program `ebpf:"kprobe_tcp_recvmsg"`
 	KprobeTcpSendmsg              *ebpf.Program `ebpf:"kprobe_tcp_sendmsg"`
@@ -323,8 +322,6 @@ type bpfOldPrograms struct {
 	KprobeUnixStreamSendmsg       *ebpf.Program `ebpf:"kprobe_unix_stream_sendmsg"`
 	KprobeUnixStreamSendpage      *ebpf.Program `ebpf:"kprobe_unix_stream_sendpage"`
 	KprobeUnixStreamSpliceRead    *ebpf.Program `ebpf:"kprobe_unix_stream_splice_read"`
-	KretprobeTcpSendmsg           *ebpf.Program `ebpf:"kretprobe_tcp_sendmsg"`
-	KretprobeTcpSendpage          *ebpf.Program `ebpf:"kretprobe_tcp_sendpage"`
 	KretprobeUnixStreamRecvmsg    *ebpf.Program `ebpf:"kretprobe_unix_stream_recvmsg"`
 	KretprobeUnixStreamSendmsg    *ebpf.Program `ebpf:"kretprobe_unix_stream_sendmsg"`
 	KretprobeUnixStreamSendpage   *ebpf.Program `ebpf:"kretprobe_unix_stream_sendpage"`
@@ -353,6 +350,7 @@ func (p *bpfOldPrograms) Close() error {
 		p.FexitUnixStreamSendpage,
 		p.FexitUnixStreamSpliceRead,
 		p.InetSockSetState,
+		p.KprobeReleaseSock,
 		p.KprobeTcpCleanupRbuf,
 		p.KprobeTcpRecvmsg,
 		p.KprobeTcpSendmsg,
@@ -363,8 +361,6 @@ func (p *bpfOldPrograms) Close() error {
 		p.KprobeUnixStreamSendmsg,
 		p.KprobeUnixStreamSendpage,
 		p.KprobeUnixStreamSpliceRead,
-		p.KretprobeTcpSendmsg,
-		p.KretprobeTcpSendpage,
 		p.KretprobeUnixStreamRecvmsg,
 		p.KretprobeUnixStreamSendmsg,
 		p.KretprobeUnixStreamSendpage,

@@ -131,13 +131,12 @@ var ways = []way{
 	},
 	{
 		Name: "kprobe",
-		programs: []string{bpfProgKprobeTcpSendmsg, bpfProgKretprobeTcpSendmsg, bpfProgKprobeTcpCleanupRbuf,
+		programs: []string{bpfProgKprobeTcpSendmsg, bpfProgKprobeReleaseSock, bpfProgKprobeTcpCleanupRbuf,
 			bpfProgKprobeUnixStreamSendmsg, bpfProgKretprobeUnixStreamSendmsg,
 			bpfProgKprobeUnixStreamRecvmsg, bpfProgKretprobeUnixStreamRecvmsg,
 			bpfProgKprobeUnixStreamSpliceRead, bpfProgKretprobeUnixStreamSpliceRead,
 			bpfProgKprobeUnixRelease, bpfProgKprobeUnixShutdown},
-		optional: []string{bpfProgKprobeTcpSendpage, bpfProgKretprobeTcpSendpage,
-			bpfProgKprobeUnixStreamSendpage, bpfProgKretprobeUnixStreamSendpage},
+		optional: []string{bpfProgKprobeTcpSendpage, bpfProgKprobeUnixStreamSendpage, bpfProgKretprobeUnixStreamSendpage},
 		onDemand: map[Need]string{NeedEntry: bpfProgKprobeTcpRecvmsg},
 	},
 	{

@@ -14,9 +14,9 @@ enum event_kind {
 	EVENT_PROGRESS, /* struct progress_event: how far a direction has come that was quiet */
 	EVENT_END,	/* struct end_event: a direction, or the connection, has ended */
 	EVENT_EXIT,	/* struct process_event: a watched process has ended */
-	EVENT_EXEC,	/* struct process_event: a process has a new program; among events, without its name */
-	EVENT_FORK,	/* struct process_event: a watched process has a child, watched from its birth */
-	EVENT_LISTEN,	/* struct process_event: a process listens on another TCP port */
+	EVENT_EXEC,   /* struct process_event: a process has a new program; among events, without its name */
+	EVENT_FORK,   /* struct process_event: a watched process has a child, watched from its birth */
+	EVENT_LISTEN, /* struct process_event: a process listens on another TCP port */
 };
 
 enum direction {

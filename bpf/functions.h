@@ -3,7 +3,8 @@
  * The kernel's own functions as the way in, by fentry and fexit or by kprobe and kretprobe. What TCP receives is told
  * by one hook: tcp_cleanup_rbuf ends every way of reading (recvmsg, splice, zero copy) and says how much it was, also
  * for a call that had been waiting since before the hook was there. Sends, and Unix sockets, take an entry and a
- * return. A kretprobe can miss a return; the thread's next entry notices.
+ * return. A kretprobe can miss a return, and the thread's next entry notices: only Unix sockets have one; the return of
+ * a send over TCP is told by release_sock, which ends it.
  */
 #ifndef FUNCTIONS_H
 #define FUNCTIONS_H
@@ -145,6 +146,7 @@ static __always_inline int tcp_received(struct sock *sk, int copied, const bool 
 	}
 	if (!call_details(&call))
 		return 0;
+	call.thread->send_sk = 0; /* whatever it sent is over */
 
 	NEW_TELLING(t);
 
@@ -322,6 +324,57 @@ static __always_inline int kernel_sent(long ret, bool bytes)
 		      : 0;
 }
 
+/* tcp_send_entered is send_entered for TCP; sock_released is its return. */
+static __always_inline int tcp_send_entered(struct sock *sk, struct msghdr *msg)
+{
+	struct call call = {};
+
+	if (!sk || !is_watched(&call) || !call_details(&call))
+		return 0;
+	call.thread->send_sk = (u64)sk;
+	call.thread->send_msg = (u64)msg;
+	call.thread->send_seq = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
+	call.thread->begin = bpf_ktime_get_ns();
+	return 0;
+}
+
+/*
+ * sock_released is called when a socket is let go of: at the end of a send, and while one waits for room. TCP's own count
+ * says how much was taken since. A kretprobe would miss the return of a send where others are under way.
+ */
+static __always_inline int sock_released(struct sock *sk)
+{
+	struct msghdr *msg;
+	struct call call = {};
+	u32 seq, n;
+	u64 begin;
+	u8 state;
+
+	if (!is_watched(&call) || !call_details(&call) || call.thread->send_sk != (u64)sk)
+		return 0;
+	msg = (struct msghdr *)call.thread->send_msg;
+	seq = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
+	n = seq - call.thread->send_seq;
+	call.thread->send_seq = seq;
+	if (!msg || !BPF_CORE_READ(msg, msg_iter.count))
+		call.thread->send_sk = 0; /* all of it is taken */
+	begin = call.thread->begin;
+	state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	/* A FIN counts as well, but nothing is sent after it. */
+	if (!n || n >= 1U << 31 || (state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT))
+		return 0;
+	call.thread->begin = 0;
+
+	NEW_TELLING(t);
+
+	set_sent_times(&t->io, begin, n);
+	find_buffer(t, &call, sk, msg, n, DIR_EGRESS, false);
+	t->io.tcp = 1;
+	t->io.seq = seq - n;
+	socket_moved(t, &call, sk, n, DIR_EGRESS, false);
+	return 0;
+}
+
 static __always_inline int kernel_unix_received(long ret, bool bytes)
 {
 	struct thread *thread = returning();
@@ -337,25 +390,19 @@ static __always_inline int kernel_unix_received(long ret, bool bytes)
 SEC("kprobe/tcp_sendmsg")
 int BPF_KPROBE(kprobe_tcp_sendmsg, struct sock *sk, struct msghdr *msg)
 {
-	return send_entered(sk, msg);
-}
-
-SEC("kretprobe/tcp_sendmsg")
-int BPF_KRETPROBE(kretprobe_tcp_sendmsg, int ret)
-{
-	return kernel_sent(ret, true);
+	return tcp_send_entered(sk, msg);
 }
 
 SEC("kprobe/tcp_sendpage")
 int BPF_KPROBE(kprobe_tcp_sendpage, struct sock *sk)
 {
-	return send_entered(sk, 0);
+	return tcp_send_entered(sk, 0);
 }
 
-SEC("kretprobe/tcp_sendpage")
-int BPF_KRETPROBE(kretprobe_tcp_sendpage, int ret)
+SEC("kprobe/release_sock")
+int BPF_KPROBE(kprobe_release_sock, struct sock *sk)
 {
-	return kernel_sent(ret, false);
+	return sock_released(sk);
 }
 
 SEC("kprobe/tcp_cleanup_rbuf")

@@ -20,6 +20,11 @@ struct thread {
 	u32 read_flags;
 	u64 read_sk;
 	u64 read_msg;
+	/* The same of tcp_sendmsg by kprobes, until release_sock has told of all that it sends: */
+	u64 send_sk;
+	u64 send_msg;
+	u32 send_seq; /* write_seq of what is told so far */
+	u32 pad;
 };
 
 #ifdef OLD_KERNEL /* before 5.11 */

@@ -80,6 +80,7 @@ enum {
 enum {
 	TCP_ESTABLISHED = 1,
 	TCP_SYN_SENT = 2,
+	TCP_CLOSE_WAIT = 8,
 	TCP_FIN_WAIT1 = 4,
 	TCP_CLOSE = 7,
 	TCP_LAST_ACK = 9,
@@ -261,6 +262,7 @@ struct bio_vec;
 struct iov_iter {
 	u8 iter_type;
 	size_t iov_offset;
+	size_t count;
 	const struct iovec *__iov;
 	const struct kvec *kvec;
 	const struct bio_vec *bvec;

@@ -168,7 +168,7 @@ func capabilities() []finding {
 		findings[0] = finding{"capabilities", "missing", strings.Join(missing, ", ")}
 	}
 	if !admin {
-		findings = append(findings, finding{"CAP_SYS_ADMIN", "no", "not needed; would unlock uprobes before Linux 6.6, mounting tracefs, and with it room for more kretprobes"})
+		findings = append(findings, finding{"CAP_SYS_ADMIN", "no", "not needed; would unlock kprobes and, before Linux 6.6, uprobes where kernel.perf_event_paranoid is above 2; mounting tracefs, and with it room for more kretprobes"})
 	}
 	return findings
 }

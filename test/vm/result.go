@@ -144,7 +144,7 @@ func (r results) failures() []result {
 // costTable is what TestCost has printed.
 func costTable(log string) string {
 	_, table, _ := strings.Cut(log, "a getppid takes ")
-	table, _, _ = strings.Cut(table, "--- ")
+	table, _, _ = strings.Cut(table, "\n--- ")
 	var b strings.Builder
 	for line := range strings.Lines("a getppid takes " + table) {
 		fmt.Fprintln(&b, strings.TrimSpace(line))

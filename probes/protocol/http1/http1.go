@@ -194,6 +194,11 @@ func (d *decoder) take(s *stream, c *probes.Chunk, out probes.Out) error {
 		if !s.request {
 			d.answer.last = c.End
 		}
+		if len(head) == 0 && s.state == skipping && !s.request && !s.unsure && d.exchanges.len() > 0 && c.Begin > d.exchanges.at(0).span.Start {
+			// Nothing of this is seen, and any of what is outstanding may have been answered in it.
+			d.dropFrom(0, cause, out)
+			d.answer = answer{}
+		}
 		if err := d.gap(s, pos, c.End, cause, out); err != nil {
 			return err
 		}

@@ -831,6 +831,13 @@ var exchangeTests = []exchangeTest{
 		lost:  map[ledger.Entry]uint64{ledger.Truncated: 2},
 		times: true,
 	},
+	{
+		name:  "responses of which none is captured",
+		parts: []part{in(get), hole(probes.Egress, 90), in(get), hole(probes.Egress, 90), in(get), out(ok0), end(probes.Closed)},
+		want:  []result{{Name: "GET", Start: 5000, End: 6038, Attrs: serverAttrs(size(0))}},
+		lost:  map[ledger.Entry]uint64{ledger.Truncated: 2},
+		whole: true,
+	},
 
 	// Lost events.
 	{
