@@ -70,7 +70,7 @@ type node struct {
 	aliases []trace.SpanID
 	pair    *pair
 	conn    uint64
-	thread  *thread // that made the call, unless it is a goroutine's
+	thread  *thread // that made the call or read the request, unless it is a goroutine's
 	burst   *burst  // of that thread's, that it is one of
 	start   int64
 	end     int64  // 0: under way

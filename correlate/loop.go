@@ -12,8 +12,8 @@ import (
 // A thread that serves one request at a time makes its calls for that request: I/O causality is exact. A thread that
 // runs an event loop reads one request and then another, and what it does next may be for any of them: because its
 // socket became readable, because of a timer, or because it was queued. Such a thread gives itself away: it reads a
-// request while another that it has read is not answered, or does something on another connection while a call of its
-// own is not answered.
+// request while another that it has read is not answered, does something on another connection while a call of its own is
+// not answered, or has read a request that another thread answers.
 //
 // Of a loop, what was read last is believed only where the end confirms it. Calls are chained as their bytes follow one
 // another on the thread with nothing between: the answer to one call, then the next call; and the chain belongs to the
@@ -120,6 +120,7 @@ func (t *thread) began(r role, n *node) {
 			t.loop = true
 		}
 		t.reading = refer(n)
+		n.thread = t
 	case callSent:
 		n.thread, n.burst = t, &burst{}
 		if !t.known {
@@ -143,6 +144,9 @@ func (t *thread) began(r role, n *node) {
 	case responseWritten:
 		if t.reading.get() == n {
 			t.reading = ref{}
+		}
+		if n.thread != nil && n.thread != t {
+			n.thread.loop = true // what it reads others go on with, and it with what others have read
 		}
 		if before != nil && t.before.role == answerRead {
 			confirm(before, n)

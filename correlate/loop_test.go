@@ -205,6 +205,30 @@ func TestThreadsAreKnownApart(t *testing.T) {
 	l.finish()
 }
 
+// A task that waits goes on in another thread, as tokio has it: what a thread has read last says nothing of what it does.
+func TestTasksThatMoveBetweenThreads(t *testing.T) {
+	l := newLoop(t)
+	var calls []*span.Span
+	for range 5 {
+		l.tid = 7
+		s1 := l.request(1)
+		l.tid = 8
+		s2 := l.request(2)
+		l.tid = 7
+		a := l.call(10, s1) // for s2
+		calls = append(calls, a)
+		l.tid = 8
+		l.respond(s1)
+		l.tid = 7
+		l.answer(a)
+		l.respond(s2)
+	}
+	for _, a := range calls {
+		l.wantNone(a)
+	}
+	l.finish()
+}
+
 // Requests are read by one thread and handed to another, which makes the calls and writes the responses.
 func TestWhoWritesTheResponseDidTheWork(t *testing.T) {
 	l := newLoop(t)
