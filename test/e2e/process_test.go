@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -237,6 +238,41 @@ func TestProgramThatIsReplaced(t *testing.T) {
 	NothingLost(t, summary, len(truth))
 	if err := Compare(spans, truth, Want{Service: "goserver"}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestCallsRightBeforeAndAfterAnExec follows programs that make calls, become another program and make more: what came
+// before is the one's, what came after the other's, however little is between.
+func TestCallsRightBeforeAndAfterAnExec(t *testing.T) {
+	const runs, each = 20, 3
+	cgroup := servers.NewCgroup(t)
+	s := servers.Go(t, servers.Options{})
+	client, script := servers.GoClient(t), servers.ExecClient(t)
+	begin := filepath.Join(t.TempDir(), "begin")
+	commands := fmt.Sprintf("until [ -e %s ]; do sleep 0.02; done\n", begin)
+	var before, after []drive.Exchange
+	for run := range runs {
+		for n := range each {
+			before = append(before, drive.Exchange{Method: "GET", Path: fmt.Sprintf("/item/before-%d-%d", run, n), Status: 200, After: 1 << 62})
+			after = append(after, drive.Exchange{Method: "GET", Path: fmt.Sprintf("/item/after-%d-%d", run, n), Status: 200, After: 1 << 62})
+		}
+		commands += fmt.Sprintf("/usr/bin/python3 %s %s /item/before-%d- %d %s -n %d -url http://%s/item/after-%d-\n", script, s.Addr, run, each, client, each, s.Addr, run)
+	}
+	// Its children are traced from their birth.
+	shell := servers.Run(t, servers.Options{Cgroup: cgroup}, "sh", "-c", commands)
+	agent := StartAgent(t, AgentOptions{Select: []string{"--pid", fmt.Sprint(shell.PID())}})
+	if err := os.WriteFile(begin, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	<-shell.Done()
+	agent.WaitSpans(2 * runs * each)
+	spans, summary := agent.Stop()
+	NothingLost(t, summary, 2*runs*each)
+	if err := Compare(Select(spans, "exec_client", "client"), before, Want{Kind: "client"}); err != nil {
+		t.Errorf("before: %v", err)
+	}
+	if err := Compare(Select(spans, "goclient", "client"), after, Want{Kind: "client"}); err != nil {
+		t.Errorf("after: %v", err)
 	}
 }
 

@@ -270,6 +270,9 @@ func SpliceProxy(t testing.TB, o Options, mode string) *Server {
 	return s
 }
 
+// ExecClient is the path of a program that makes calls, and then becomes another program.
+func ExecClient(t testing.TB) string { return unpack(t, "exec_client.py") }
+
 // FDPassing starts a server whose first process accepts connections and hands them to another.
 func FDPassing(t testing.TB, o Options) *Server {
 	t.Helper()
