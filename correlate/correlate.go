@@ -23,7 +23,7 @@ type Config struct {
 	// caused it, where the caller may be a process on this node whose event comes later.
 	JoinWait int64
 	// ClaimWait is how long, in ns of event time, a call of which nobody knows for whom it was made waits for the
-	// response that its thread writes next.
+	// response that its thread writes next, and a call in an event loop for the loop to prove right.
 	ClaimWait int64
 	// UnreadWait is how long, in ns of event time, a call is remembered that ended before any answer came: a
 	// server on this node may be too busy to read it sooner.
@@ -79,6 +79,7 @@ type node struct {
 	refs    int32  // one while it is under way, waiting, holding or unread, and one for each child
 	hasSeq  bool
 	pending bool // it is in pair.pending
+	refused bool // its parent is not believed
 	kind    trace.SpanKind
 	state   state
 }
@@ -90,6 +91,7 @@ const (
 	waiting        // finished; the call that caused it may still be told
 	adrift         // finished; the thread that made the call may still show for whom
 	holding        // finished; waits for its parent
+	tried          // finished, and so is its parent; the thread that made the call has to prove right
 	released
 	unread // released; the server may still read it
 	lost
@@ -114,6 +116,7 @@ type Correlator struct {
 	wait     list                    // of nodes in state waiting, oldest first
 	drifting list                    // of nodes in state adrift, oldest first
 	holds    list                    // of nodes in state holding, oldest first
+	trials   list                    // of nodes in state tried, oldest first
 	calls    list                    // of nodes in state unread, oldest first
 	out      []*span.Span
 	free     []*node
@@ -140,7 +143,7 @@ func (c *Correlator) Stats() Stats { return c.stats }
 func (c *Correlator) Held() int { return c.holds.n }
 
 // Waiting is the number of finished spans whose caller, or whose cause, may still be told.
-func (c *Correlator) Waiting() int { return c.wait.n + c.drifting.n }
+func (c *Correlator) Waiting() int { return c.wait.n + c.drifting.n + c.trials.n }
 
 // Ready is the number of spans that Take would return.
 func (c *Correlator) Ready() int { return len(c.out) }
@@ -267,6 +270,21 @@ func (c *Correlator) settle(n *node) {
 		}
 		return
 	}
+	c.decide(n)
+}
+
+// decide lets a span go that waits for no other, unless its parent is doubted for now.
+func (c *Correlator) decide(n *node) {
+	switch c.judge(n) {
+	case refused:
+		n.refused = true
+		c.stats.RefusedLoop++
+	case onTrial:
+		n.state = tried
+		n.thread.trial = append(n.thread.trial, refer(n))
+		c.trials.push(n)
+		return
+	}
 	c.release(n)
 }
 
@@ -317,7 +335,7 @@ func (c *Correlator) leave(n *node, st state) {
 func (c *Correlator) letGo(n *node) {
 	n.parent.held.remove(n)
 	c.holds.remove(n)
-	c.release(n)
+	c.decide(n)
 }
 
 func (c *Correlator) orphanOldest() {
@@ -340,6 +358,9 @@ func (c *Correlator) Expire(now int64) {
 	for n := c.drifting.first; n != nil && (now-n.end > c.cfg.ClaimWait || n.end-now > c.cfg.ClaimWait); n = c.drifting.first {
 		c.stopDrifting(n)
 	}
+	for n := c.trials.first; n != nil && (now-n.end > c.cfg.ClaimWait || n.end-now > c.cfg.ClaimWait); n = c.trials.first {
+		c.endTrial(n, true)
+	}
 	for n := c.calls.first; n != nil && (now-n.end > c.cfg.UnreadWait || n.end-now > c.cfg.UnreadWait); n = c.calls.first {
 		c.forget(n)
 	}
@@ -356,6 +377,9 @@ func (c *Correlator) Flush() {
 	}
 	for c.holds.first != nil {
 		c.orphanOldest()
+	}
+	for c.trials.first != nil {
+		c.endTrial(c.trials.first, true)
 	}
 	for c.calls.first != nil {
 		c.forget(c.calls.first)

@@ -110,7 +110,7 @@ func (g *stage) finish() {
 	if len(g.nodes) != 0 {
 		g.t.Errorf("%d nodes are left", len(g.nodes))
 	}
-	if g.Held() != 0 || g.Waiting() != 0 || g.drifting.n != 0 || len(g.gone) != 0 || g.calls.n != 0 {
+	if g.Held() != 0 || g.Waiting() != 0 || g.drifting.n != 0 || g.trials.n != 0 || len(g.gone) != 0 || g.calls.n != 0 {
 		g.t.Errorf("%d spans are held, %d wait, %d connections linger", g.Held(), g.Waiting(), len(g.gone))
 	}
 }

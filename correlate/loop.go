@@ -24,11 +24,13 @@ type thread struct {
 	loop         bool  // it was seen to run an event loop
 	known        bool  // queues is set
 	queues       bool  // its language's event loops queue what they have read
+	proven       int   // calls whose chain named the request read last, since one did not
 	contradicted int64 // when a chain last named another request than the one read last; Unix ns
 
 	now, before move  // the runs of bytes that moved last
 	reading     ref   // the request that it has read last, until the response begins
 	calling     ref   // the call that it has made last, until it is answered
+	trial       []ref // calls that wait for it to prove right
 	writes      bool  // it has written responses
 	loose       []ref // the calls that it has made since the last one, or since it read a request, for nobody knows whom
 }
@@ -74,7 +76,9 @@ const (
 	maxThreads = 16384
 	// distrust is how long, in ns, a loop is not believed that was contradicted.
 	distrust = 60e9
-	// maxLoose bounds the calls that one response may be found to be of.
+	// probation is how many chains of a loop must have been right before one is believed.
+	probation = 8
+	// maxLoose bounds the calls that one response may be found to be of, and what may follow the answers to a burst.
 	maxLoose = 64
 	// maxChain bounds the calls that are confirmed at once.
 	maxChain = 256
@@ -130,6 +134,9 @@ func (t *thread) began(r role, n *node) {
 		case before == nil || n.parent == nil:
 		case t.before.role == requestRead && before == n.parent, t.before.role == answerRead && before.parent == n.parent:
 			n.burst.after = refer(before)
+			if before.burst != nil && len(before.burst.next) < maxLoose {
+				before.burst.next = append(before.burst.next, n.burst)
+			}
 		case t.before.role == callSent && before.parent == n.parent && before.burst != nil:
 			n.burst = before.burst
 		}
@@ -158,6 +165,7 @@ func (t *thread) began(r role, n *node) {
 // for all.
 type burst struct {
 	after     ref          // what the thread had read right before: the request, or the answer to a call
+	next      []*burst     // what the thread did right after the answer to one of them
 	confirmed trace.SpanID // the request whose response followed the chain of calls that they are of
 	disputed  bool         // another one's did, too
 }
@@ -196,18 +204,66 @@ func confirm(call, request *node) {
 	}
 }
 
-// believed says whether the parent that I/O causality gave a call holds. Wrong where a loop runs what no socket woke, and
-// that, by chance, both follows and precedes nothing but I/O of one other request; which is the rarer as a thread whose
-// chain has contradicted it is not believed for a while.
-func (n *node) believed() bool {
+// verdict is what is thought of the parent that I/O causality gave a call.
+type verdict uint8
+
+const (
+	believed verdict = iota
+	refused
+	onTrial // it is right if the thread proves to be
+)
+
+// judge says whether the parent of a call holds, when all is known of the request. Wrong where a loop runs what no socket
+// woke, and that, by chance, both follows and precedes nothing but I/O of one other request; which is the rarer as a loop
+// is not believed before some of its chains were right, nor for a while after one was not.
+func (c *Correlator) judge(n *node) verdict {
 	t, b := n.thread, n.burst
-	if n.source != span.SourceThread || t == nil || !t.loop {
-		return true
+	if n.parent == nil || n.source != span.SourceThread || b == nil || !t.loop {
+		return believed
 	}
-	if b.confirmed.IsValid() && (b.disputed || n.parent == nil || b.confirmed != n.parent.id) {
-		t.contradicted = n.end
+	switch {
+	case !b.confirmed.IsValid():
+		return refused
+	case b.disputed || b.confirmed != n.parent.id:
+		t.contradicted, t.proven = n.end, 0
+		c.sentence(t, true)
+		return refused
+	case n.end > n.parent.end:
+		return refused // what a request needs is there before its response is
 	}
-	return b.confirmed.IsValid() && !t.queues && (t.contradicted == 0 || n.end-t.contradicted > distrust || t.contradicted-n.end > distrust)
+	for _, next := range b.next {
+		if next.confirmed != b.confirmed {
+			return refused // one of them led to something of which that is not known
+		}
+	}
+	if t.queues || t.contradicted != 0 && n.end-t.contradicted <= distrust && t.contradicted-n.end <= distrust {
+		return refused
+	}
+	if t.proven++; t.proven < probation {
+		return onTrial
+	}
+	c.sentence(t, false)
+	return believed
+}
+
+// sentence ends the trial of what waits for a thread to prove right.
+func (c *Correlator) sentence(t *thread, guilty bool) {
+	trial := t.trial
+	t.trial = nil
+	for _, r := range trial {
+		if n := r.get(); n != nil && n.state == tried {
+			c.endTrial(n, guilty)
+		}
+	}
+}
+
+// endTrial lets a call go that was on trial.
+func (c *Correlator) endTrial(n *node, guilty bool) {
+	c.trials.remove(n)
+	if n.refused = guilty; guilty {
+		c.stats.RefusedLoop++
+	}
+	c.release(n)
 }
 
 // mayBeClaimed says of a call that has ended, and of which nobody knows for whom it was made, that the response that its

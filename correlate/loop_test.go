@@ -60,6 +60,16 @@ func (l *loop) respond(request *span.Span) {
 	l.end(request, l.now)
 }
 
+// prove has the thread be seen as a loop, and be right as often as it takes to be believed.
+func (l *loop) prove() {
+	for range probation {
+		other, s := l.request(101), l.request(102)
+		l.answer(l.call(110, s))
+		l.respond(s)
+		l.respond(other)
+	}
+}
+
 func (l *loop) wantParent(call, request *span.Span, source span.Source) {
 	l.t.Helper()
 	if call.Parent != request.ID || call.TraceID != request.TraceID || call.Source != source {
@@ -93,6 +103,7 @@ func TestOneRequestAtATime(t *testing.T) {
 
 func TestLoopIsBelievedWhereTheEndConfirmsIt(t *testing.T) {
 	l := newLoop(t)
+	l.prove()
 	s1 := l.request(1)
 	a1 := l.call(10, s1)
 	s2 := l.request(2)
@@ -109,8 +120,55 @@ func TestLoopIsBelievedWhereTheEndConfirmsIt(t *testing.T) {
 	l.finish()
 }
 
+// A loop is not believed at once: how often it is right has to show.
+func TestLoopOnProbation(t *testing.T) {
+	for _, lies := range []bool{false, true} {
+		l := newLoop(t)
+		calls := map[*span.Span]*span.Span{}
+		for i := range probation {
+			other, s := l.request(101), l.request(102)
+			a := l.call(110, s)
+			l.answer(a)
+			calls[a] = s
+			if lies && i == probation-1 {
+				l.respond(other)
+				l.respond(s)
+			} else {
+				l.respond(s)
+				l.respond(other)
+			}
+			if i < probation-1 && (l.Waiting() != i+1 || a.TraceID.IsValid()) {
+				t.Errorf("%d wait after %d", l.Waiting(), i+1)
+			}
+		}
+		if l.Waiting() != 0 {
+			t.Errorf("%d wait", l.Waiting())
+		}
+		for a, s := range calls {
+			if lies {
+				l.wantNone(a)
+			} else {
+				l.wantParent(a, s, span.SourceEventLoop)
+			}
+		}
+		l.finish()
+	}
+	// One that does little is not waited for.
+	l := newLoop(t)
+	other, s := l.request(101), l.request(102)
+	a := l.call(110, s)
+	l.answer(a)
+	l.respond(s)
+	l.respond(other)
+	l.Expire(l.now + Default().ClaimWait + 1)
+	l.take()
+	l.wantNone(a)
+	l.finish()
+}
+
 func TestCallsAtOnceAreConfirmedTogether(t *testing.T) {
 	l := newLoop(t)
+	l.prove()
 	other := l.request(2)
 	s := l.request(1)
 	calls := []*span.Span{l.call(10, s), l.call(11, s), l.call(12, s)}
@@ -122,6 +180,24 @@ func TestCallsAtOnceAreConfirmedTogether(t *testing.T) {
 		l.wantParent(call, s, span.SourceEventLoop)
 	}
 	l.respond(other)
+	l.finish()
+}
+
+// A call that a timer makes right after another's may seem to be made at once with it: what its answer leads to tells.
+func TestTimerRightAfterACall(t *testing.T) {
+	l := newLoop(t)
+	l.prove()
+	s1, s2 := l.request(1), l.request(2)
+	a2 := l.call(11, s2)
+	x1 := l.call(10, s2) // for s1
+	l.answer(x1)
+	y1 := l.call(10, s2) // as well
+	l.answer(a2)
+	l.respond(s2)
+	l.answer(y1)
+	l.respond(s1)
+	l.wantNone(x1)
+	l.wantNone(y1)
 	l.finish()
 }
 
@@ -139,6 +215,7 @@ func TestTimerInALoop(t *testing.T) {
 	l.wantNone(a2) // right, but the thread has just been contradicted
 
 	l.now += distrust + 1
+	l.prove()
 	s3, s4 := l.request(1), l.request(2)
 	a4 := l.call(11, s4)
 	l.answer(a4)
@@ -151,6 +228,7 @@ func TestTimerInALoop(t *testing.T) {
 // What is read on another connection between breaks the chain: nothing says whose the response is.
 func TestUnconfirmedLoop(t *testing.T) {
 	l := newLoop(t)
+	l.prove()
 	s1, s2 := l.request(1), l.request(2)
 	a := l.call(10, s2)
 	l.answer(a)
@@ -163,6 +241,7 @@ func TestUnconfirmedLoop(t *testing.T) {
 
 func TestAnswerInParts(t *testing.T) {
 	l := newLoop(t)
+	l.prove()
 	s1, s2 := l.request(1), l.request(2)
 	a := l.call(10, s2)
 	l.moved(10, in)

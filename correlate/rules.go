@@ -51,13 +51,10 @@ func (c *Correlator) settleTrace(n *node) {
 	s := n.span
 	p := n.parent
 	source := n.source
-	if p != nil && n.kind == trace.SpanKindClient {
-		if !n.believed() {
-			c.stats.RefusedLoop++
-			p = nil
-		} else if source == span.SourceThread && n.thread != nil && n.thread.loop {
-			source = span.SourceEventLoop
-		}
+	if n.refused {
+		p = nil
+	} else if n.burst != nil && n.thread.loop && source == span.SourceThread {
+		source = span.SourceEventLoop
 	}
 	if p != nil && p.state != released && p.state != unread {
 		p = nil // it was lost
