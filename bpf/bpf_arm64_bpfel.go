@@ -302,6 +302,7 @@ const (
 	bpfMapVerdicts                       = "verdicts"
 	bpfProgFentryTcpCleanupRbuf          = "fentry_tcp_cleanup_rbuf"
 	bpfProgFentryTcpRecvmsg              = "fentry_tcp_recvmsg"
+	bpfProgFentryTcpRecvmsgNonblock      = "fentry_tcp_recvmsg_nonblock"
 	bpfProgFentryTcpSendmsg              = "fentry_tcp_sendmsg"
 	bpfProgFentryTcpSendpage             = "fentry_tcp_sendpage"
 	bpfProgFentryUnixRelease             = "fentry_unix_release"
@@ -405,6 +406,7 @@ type bpfSpecs struct {
 type bpfProgramSpecs struct {
 	FentryTcpCleanupRbuf          *ebpf.ProgramSpec `ebpf:"fentry_tcp_cleanup_rbuf"`
 	FentryTcpRecvmsg              *ebpf.ProgramSpec `ebpf:"fentry_tcp_recvmsg"`
+	FentryTcpRecvmsgNonblock      *ebpf.ProgramSpec `ebpf:"fentry_tcp_recvmsg_nonblock"`
 	FentryTcpSendmsg              *ebpf.ProgramSpec `ebpf:"fentry_tcp_sendmsg"`
 	FentryTcpSendpage             *ebpf.ProgramSpec `ebpf:"fentry_tcp_sendpage"`
 	FentryUnixRelease             *ebpf.ProgramSpec `ebpf:"fentry_unix_release"`
@@ -569,6 +571,7 @@ type bpfVariables struct {
 type bpfPrograms struct {
 	FentryTcpCleanupRbuf          *ebpf.Program `ebpf:"fentry_tcp_cleanup_rbuf"`
 	FentryTcpRecvmsg              *ebpf.Program `ebpf:"fentry_tcp_recvmsg"`
+	FentryTcpRecvmsgNonblock      *ebpf.Program `ebpf:"fentry_tcp_recvmsg_nonblock"`
 	FentryTcpSendmsg              *ebpf.Program `ebpf:"fentry_tcp_sendmsg"`
 	FentryTcpSendpage             *ebpf.Program `ebpf:"fentry_tcp_sendpage"`
 	FentryUnixRelease             *ebpf.Program `ebpf:"fentry_unix_release"`
@@ -611,6 +614,7 @@ func (p *bpfPrograms) Close() error {
 	return _BpfClose(
 		p.FentryTcpCleanupRbuf,
 		p.FentryTcpRecvmsg,
+		p.FentryTcpRecvmsgNonblock,
 		p.FentryTcpSendmsg,
 		p.FentryTcpSendpage,
 		p.FentryUnixRelease,

@@ -31,6 +31,7 @@ const (
 	bpfOldMapWorks                          = "works"
 	bpfOldProgFentryTcpCleanupRbuf          = "fentry_tcp_cleanup_rbuf"
 	bpfOldProgFentryTcpRecvmsg              = "fentry_tcp_recvmsg"
+	bpfOldProgFentryTcpRecvmsgNonblock      = "fentry_tcp_recvmsg_nonblock"
 	bpfOldProgFentryTcpSendmsg              = "fentry_tcp_sendmsg"
 	bpfOldProgFentryTcpSendpage             = "fentry_tcp_sendpage"
 	bpfOldProgFentryUnixRelease             = "fentry_unix_release"
@@ -131,6 +132,7 @@ type bpfOldSpecs struct {
 type bpfOldProgramSpecs struct {
 	FentryTcpCleanupRbuf          *ebpf.ProgramSpec `ebpf:"fentry_tcp_cleanup_rbuf"`
 	FentryTcpRecvmsg              *ebpf.ProgramSpec `ebpf:"fentry_tcp_recvmsg"`
+	FentryTcpRecvmsgNonblock      *ebpf.ProgramSpec `ebpf:"fentry_tcp_recvmsg_nonblock"`
 	FentryTcpSendmsg              *ebpf.ProgramSpec `ebpf:"fentry_tcp_sendmsg"`
 	FentryTcpSendpage             *ebpf.ProgramSpec `ebpf:"fentry_tcp_sendpage"`
 	FentryUnixRelease             *ebpf.ProgramSpec `ebpf:"fentry_unix_release"`
@@ -298,6 +300,7 @@ type bpfOldVariables struct {
 type bpfOldPrograms struct {
 	FentryTcpCleanupRbuf          *ebpf.Program `ebpf:"fentry_tcp_cleanup_rbuf"`
 	FentryTcpRecvmsg              *ebpf.Program `ebpf:"fentry_tcp_recvmsg"`
+	FentryTcpRecvmsgNonblock      *ebpf.Program `ebpf:"fentry_tcp_recvmsg_nonblock"`
 	FentryTcpSendmsg              *ebpf.Program `ebpf:"fentry_tcp_sendmsg"`
 	FentryTcpSendpage             *ebpf.Program `ebpf:"fentry_tcp_sendpage"`
 	FentryUnixRelease             *ebpf.Program `ebpf:"fentry_unix_release"`
@@ -337,6 +340,7 @@ func (p *bpfOldPrograms) Close() error {
 	return _BpfOldClose(
 		p.FentryTcpCleanupRbuf,
 		p.FentryTcpRecvmsg,
+		p.FentryTcpRecvmsgNonblock,
 		p.FentryTcpSendmsg,
 		p.FentryTcpSendpage,
 		p.FentryUnixRelease,

@@ -193,6 +193,10 @@ func loadBuild(cfg Config, old bool) (*Core, error) {
 		if !w.allowed(cfg.Attach) {
 			continue
 		}
+		if w.Name == "fentry" && cfg.Attach == "auto" && Preemptible() {
+			errs = append(errs, fmt.Errorf("%s: %w", w, ErrPreemptible))
+			continue
+		}
 		if err := w.try(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", w, explain(err)))
 			continue
@@ -264,6 +268,7 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the built-in BPF object: %w", err)
 	}
+	nonblock := parameters(kernel, "tcp_recvmsg") == 6
 	c := &Core{Attachment: w.String(), Old: old, seesURing: w.functions(), cfg: cfg, programs: map[string]*ebpf.Program{}, specs: spec.Programs, onDemand: maps.Clone(w.onDemand)}
 	defer func() {
 		if err != nil {
@@ -276,6 +281,9 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 	if w.Name == "kprobe" {
 		c.tracefs = mountTracefs() // for maxActive
 	}
+	if nonblock && c.onDemand[NeedEntry] == bpfProgFentryTcpRecvmsg {
+		c.onDemand[NeedEntry] = bpfProgFentryTcpRecvmsgNonblock
+	}
 	attached := slices.Concat(w.programs, everywhere)
 	for _, name := range w.optional {
 		if hasFunction(kernel, spec.Programs[name].AttachTo) {
@@ -283,7 +291,7 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 		}
 	}
 	wanted := map[string]*ebpf.ProgramSpec{}
-	for _, name := range slices.Concat(attached, slices.Collect(maps.Values(w.onDemand))) {
+	for _, name := range slices.Concat(attached, slices.Collect(maps.Values(c.onDemand))) {
 		if wanted[name] = spec.Programs[name]; wanted[name] == nil {
 			return nil, fmt.Errorf("%s: this kernel is too old for it", w)
 		}
@@ -308,7 +316,7 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 		bpfVarHeadLimit:        uint32(cfg.HeadBytes),
 		bpfVarIdSeed:           rand.Uint64(),
 		bpfVarSyscallsOnly:     slices.Contains(w.programs, bpfProgSysExit),
-		bpfVarRecvmsgNonblock:  parameters(kernel, "tcp_recvmsg") == 6,
+		bpfVarRecvmsgNonblock:  nonblock,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set %s of the programs: %w", name, err)

@@ -11,7 +11,7 @@
 
 #include "call.h"
 
-/* An argument stands before the flags of tcp_recvmsg: until 5.18. */
+/* tcp_recvmsg has an argument before its flags: until 5.18. */
 const volatile bool recvmsg_nonblock;
 
 /* entered keeps what the return of the function will need. */
@@ -240,14 +240,17 @@ int BPF_PROG(fentry_tcp_cleanup_rbuf, struct sock *sk, int copied)
 }
 
 SEC("fentry/tcp_recvmsg")
-int fentry_tcp_recvmsg(u64 *ctx)
+int BPF_PROG(fentry_tcp_recvmsg, struct sock *sk, struct msghdr *msg, size_t size, int flags)
 {
-	u64 fourth = ctx[3], fifth = ctx[4];
+	return read_entered((u64)sk, (u64)msg, flags);
+}
 
-	/* Or the compiler chooses between two addresses, which the verifier does not allow of a context. */
-	barrier_var(fourth);
-	barrier_var(fifth);
-	return read_entered(ctx[0], ctx[1], recvmsg_nonblock ? fifth : fourth);
+/* Until 5.18 an argument stands before the flags. */
+SEC("fentry/tcp_recvmsg")
+int BPF_PROG(fentry_tcp_recvmsg_nonblock, struct sock *sk, struct msghdr *msg, size_t size, int nonblock,
+	     int flags)
+{
+	return read_entered((u64)sk, (u64)msg, flags);
 }
 
 SEC("fentry/unix_stream_sendmsg")

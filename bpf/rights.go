@@ -114,3 +114,40 @@ func haveKprobes() error {
 	}
 	return nil
 }
+
+// ErrPreemptible is why fentry is not taken by itself on some kernels. Those who ask for it get it all the same.
+var ErrPreemptible = errors.New("this kernel preempts itself: a program at a function's entry or exit is not run for a task that comes there while another one is preempted within it, and some bytes would pass unseen")
+
+// Preemptible says whether tasks are preempted within the kernel, as far as that can be told: by the preemption model that
+// was chosen at boot, or that the kernel was built with. From 6.13 on "lazy" takes the place of "voluntary", and preempts.
+func Preemptible() bool {
+	if b, err := os.ReadFile("/sys/kernel/debug/sched/preempt"); err == nil {
+		return strings.Contains(string(b), "(full)") || strings.Contains(string(b), "(lazy)")
+	}
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	cmdline, _ := os.ReadFile("/proc/cmdline")
+	return preemptible(unix.ByteSliceToString(u.Version[:]), unix.ByteSliceToString(u.Release[:]), string(cmdline))
+}
+
+// preemptible tells from uname's version ("#1 SMP PREEMPT_DYNAMIC Debian ..."), the release and the kernel's command line.
+func preemptible(version, release, cmdline string) bool {
+	for option := range strings.FieldsSeq(cmdline) {
+		if mode, ok := strings.CutPrefix(option, "preempt="); ok {
+			return mode == "full" || mode == "lazy"
+		}
+	}
+	var major, minor int
+	_, _ = fmt.Sscanf(release, "%d.%d", &major, &minor)
+	for word := range strings.FieldsSeq(version) {
+		switch word {
+		case "PREEMPT", "PREEMPT_RT", "PREEMPT_LAZY", "PREEMPT_{RT,LAZY}":
+			return true
+		case "PREEMPT_DYNAMIC", "PREEMPT_{RT,DYNAMIC}":
+			return major > 6 || major == 6 && minor >= 13
+		}
+	}
+	return false
+}

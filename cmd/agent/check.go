@@ -48,6 +48,10 @@ func check(w io.Writer) error {
 		{"socket", "socket tracepoints", "as cheap as fentry; sees io_uring as bytes that are counted and not read"},
 		{"syscall", "syscall tracepoints", "every system call of the machine pays some 30 ns; io_uring is not seen"},
 	} {
+		if way.attach == "fentry" && bpf.Preemptible() {
+			findings = append(findings, finding{way.item, "no", bpf.ErrPreemptible.Error() + "; --attach fentry takes it all the same"})
+			continue
+		}
 		cfg := bpf.Default()
 		cfg.Attach = way.attach
 		cfg.RingBytes = 64 << 10

@@ -57,6 +57,9 @@ func (a *agent) summary(w io.Writer) {
 			fmt.Fprintf(w, "lost, %s: %d\n", lossText[e], total[e])
 		}
 	}
+	for _, line := range a.kernelTrouble() {
+		fmt.Fprintln(w, line)
+	}
 	a.mu.Lock()
 	for n, pid := range slices.Sorted(maps.Keys(a.rings)) {
 		if n == summaryRows {
@@ -70,6 +73,36 @@ func (a *agent) summary(w io.Writer) {
 		a.log.Error("the ledger does not add up: this is a bug of breadcrumb", zap.Int64("difference", open))
 	}
 	fmt.Fprintf(w, "ledger %s\n", ledgerJSON(total, tallies))
+}
+
+// kernelTrouble is what the kernel side could not do, beside what is in the ledger: calls whose bytes passed unseen, which
+// the ledger has only where something was seen of the message.
+func (a *agent) kernelTrouble() []string {
+	var lines []string
+	if stats, err := a.core.Stats(); err == nil {
+		for _, name := range []string{"threads_full", "goroutines_full", "conns_full", "targets_full", "missed_returns", "process_ring_full"} {
+			if n := stats[name]; n > 0 {
+				lines = append(lines, fmt.Sprintf("kernel side, %s: %d", troubleText[name], n))
+			}
+		}
+	}
+	programs := a.core.Programs()
+	for _, name := range slices.Sorted(maps.Keys(programs)) {
+		if s, err := programs[name].Stats(); err == nil && s.RecursionMisses > 0 {
+			lines = append(lines, fmt.Sprintf("kernel side, calls for which %s was not run, because it ran already: %d", name, s.RecursionMisses))
+		}
+	}
+	return lines
+}
+
+// troubleText says in words what counters of enum stat mean.
+var troubleText = map[string]string{
+	"threads_full":      "calls of threads for which there was no memory",
+	"goroutines_full":   "requests of goroutines for which there was no room",
+	"conns_full":        "calls on connections for which there was no room (kernel.max_connections)",
+	"targets_full":      "processes for which there was no room (kernel.max_processes)",
+	"missed_returns":    "calls whose return was not seen, for the kernel had no room for their kretprobe",
+	"process_ring_full": "starts of processes that were seen late, for want of room",
 }
 
 // lossText says in words what each cause of loss is, and what helps.

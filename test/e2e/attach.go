@@ -33,6 +33,10 @@ var Attachments = []*Attachment{
 // refused is why the kernel, which is new enough, does not allow the attachment all the same.
 func (a *Attachment) refused() error {
 	a.try.Do(func() {
+		if a.Name == "fentry" && bpf.Preemptible() {
+			a.err = bpf.ErrPreemptible
+			return
+		}
 		cfg := bpf.Default()
 		cfg.Attach, cfg.RingBytes = a.Name, 64<<10
 		core, err := bpf.Load(cfg)

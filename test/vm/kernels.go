@@ -60,12 +60,12 @@ var kernels = []kernel{
 	{
 		Name: "6.18", Arch: "amd64", Suites: []string{"trixie-backports"},
 		Image:       regexp.MustCompile(`^linux-image-6\.18\.[0-9]+\+deb13-amd64$`),
-		Attachments: []string{fentry, kprobe, socket, syscalls},
+		Attachments: []string{kprobe, socket, syscalls}, // it is preemptible: fentry would lose events
 	},
 	{
 		Name: "newest", Arch: "amd64", Suites: []string{"trixie-backports", "sid"},
 		Image:       regexp.MustCompile(`^linux-image-[0-9]+\.[0-9]+\.[0-9]+\+deb[0-9]+-amd64$`),
-		Attachments: []string{fentry, kprobe, socket, syscalls},
+		Attachments: []string{kprobe, socket, syscalls}, // it is preemptible: fentry would lose events
 	},
 	{
 		Name: "arm64", Arch: "arm64", Suites: []string{"trixie"},
