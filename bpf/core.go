@@ -677,12 +677,14 @@ func (c *Core) Verdict(conn uint64, v VerdictKind) error {
 	return nil
 }
 
-// ConnState reads how far a connection is; ok is false if the kernel side does not follow it any more.
+// ConnState reads how far a connection is; ok is false if the kernel side does not follow it any more, or is about to
+// change it: it writes the time of bytes before their position, and the two must be of the same bytes.
 func (c *Core) ConnState(key, id uint64) (state Conn, ok bool) {
-	if c.objects.Conns.Lookup(key, &state) != nil || state.Id != id {
+	var before Conn
+	if c.objects.Conns.Lookup(key, &before) != nil || c.objects.Conns.Lookup(key, &state) != nil || state.Id != id {
 		return state, false
 	}
-	return state, true
+	return state, before.Id == id && before.Pos == state.Pos && before.Last == state.Last
 }
 
 // Forget removes a connection that the kernel side cannot see ending.
