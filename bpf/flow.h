@@ -26,7 +26,7 @@ enum {
 	REFRESH = 16,	      /* requests after which what the least recently used loses is written anew */
 	QUIET_FROM = 65536,   /* a quiet body is reported again where its length doubles, from here on */
 	UNKNOWN_TRIES = 16,   /* runs of an unknown protocol that are shown to user space at most */
-	UNKNOWN_CALLS = 64,   /* of each run: who types a request sends each byte for itself */
+	UNKNOWN_CALLS = 1024, /* of each run: who types a request sends each byte for itself */
 	UNKNOWN_LIMIT = 1024, /* bytes of each run that are shown */
 	HEAD_PIECES = 17, /* events for one call: one of MEDIUM and sixteen of LARGE payload hold 64 KiB */
 };
