@@ -239,6 +239,21 @@ func TestUnconfirmedLoop(t *testing.T) {
 	l.finish()
 }
 
+// A proxy that is a loop passes on the header that it got: no chain has to confirm what that says.
+func TestLoopThatPassesTheContextOn(t *testing.T) {
+	l := newLoop(t)
+	s1, s2 := l.request(1), l.request(2)
+	s2.Wire = wire(5, 77)
+	a := l.call(10, s2)
+	a.Wire = wire(5, 77)
+	l.answer(a)
+	l.moved(30, in)
+	l.respond(s2)
+	l.respond(s1)
+	l.wantParent(a, s2, span.SourceEventLoop)
+	l.finish()
+}
+
 func TestAnswerInParts(t *testing.T) {
 	l := newLoop(t)
 	l.prove()

@@ -74,7 +74,9 @@ func (k kernel) qemu(img image, initrd string) []string {
 		options += " console=ttyS0 tsc=reliable random.trust_cpu=on"
 		// Several emulated CPUs, each a thread, make newer kernels oops in code that they patch while it runs.
 		// QEMU 7.2's cmpxchg16b now and then leaves anything in the flags: a boot in ten died of it.
+		// Without it, newer kernels allocate memory for BPF in caches only that they check.
 		cpu, cpus = "max,-la57,-cx16", "1"
+		options += " slab_debug=F,kmalloc-*"
 	}
 	// Emulation everywhere: where /dev/kvm is there it does not have to work, and a result must not depend on it.
 	return append(args, "-accel", "tcg,thread=multi,tb-size=512", "-cpu", cpu, "-smp", cpus, "-m", fmt.Sprint(memory),
