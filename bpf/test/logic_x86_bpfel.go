@@ -16,26 +16,28 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	logicMapConns         = "conns"
-	logicMapEvents        = "events"
-	logicMapGathers       = "gathers"
-	logicMapGoroutines    = "goroutines"
-	logicMapHeadEnds      = "head_ends"
-	logicMapImages        = "images"
-	logicMapLatestConn    = "latest_conn"
-	logicMapReaders       = "readers"
-	logicMapStats         = "stats"
-	logicMapTargets       = "targets"
-	logicMapThreads       = "threads"
-	logicMapVerdicts      = "verdicts"
-	logicProgGatherBytes  = "gather_bytes"
-	logicProgHeadEnd      = "head_end"
-	logicProgLineage      = "lineage"
-	logicProgMessageStart = "message_start"
-	logicProgVerdict      = "verdict"
-	logicVarBlankConn     = "blank_conn"
-	logicVarHeadLimit     = "head_limit"
-	logicVarIdSeed        = "id_seed"
+	logicMapConns            = "conns"
+	logicMapEvents           = "events"
+	logicMapGathers          = "gathers"
+	logicMapGoroutines       = "goroutines"
+	logicMapHeadEnds         = "head_ends"
+	logicMapImages           = "images"
+	logicMapLatestConn       = "latest_conn"
+	logicMapReaders          = "readers"
+	logicMapStats            = "stats"
+	logicMapTargets          = "targets"
+	logicMapThreads          = "threads"
+	logicMapVerdicts         = "verdicts"
+	logicProgGatherBytes     = "gather_bytes"
+	logicProgHeadEnd         = "head_end"
+	logicProgLineage         = "lineage"
+	logicProgMessageStart    = "message_start"
+	logicProgVerdict         = "verdict"
+	logicVarBlankConn        = "blank_conn"
+	logicVarHeadLimit        = "head_limit"
+	logicVarIdSeed           = "id_seed"
+	logicVarPageOffsetBaseAt = "page_offset_base_at"
+	logicVarVmemmapBaseAt    = "vmemmap_base_at"
 )
 
 // loadLogic returns the embedded CollectionSpec for logic.
@@ -109,9 +111,11 @@ type logicMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type logicVariableSpecs struct {
-	BlankConn *ebpf.VariableSpec `ebpf:"blank_conn"`
-	HeadLimit *ebpf.VariableSpec `ebpf:"head_limit"`
-	IdSeed    *ebpf.VariableSpec `ebpf:"id_seed"`
+	BlankConn        *ebpf.VariableSpec `ebpf:"blank_conn"`
+	HeadLimit        *ebpf.VariableSpec `ebpf:"head_limit"`
+	IdSeed           *ebpf.VariableSpec `ebpf:"id_seed"`
+	PageOffsetBaseAt *ebpf.VariableSpec `ebpf:"page_offset_base_at"`
+	VmemmapBaseAt    *ebpf.VariableSpec `ebpf:"vmemmap_base_at"`
 }
 
 // logicObjects contains all objects after they have been loaded into the kernel.
@@ -169,9 +173,11 @@ func (m *logicMaps) Close() error {
 //
 // It can be passed to loadLogicObjects or ebpf.CollectionSpec.LoadAndAssign.
 type logicVariables struct {
-	BlankConn *ebpf.Variable `ebpf:"blank_conn"`
-	HeadLimit *ebpf.Variable `ebpf:"head_limit"`
-	IdSeed    *ebpf.Variable `ebpf:"id_seed"`
+	BlankConn        *ebpf.Variable `ebpf:"blank_conn"`
+	HeadLimit        *ebpf.Variable `ebpf:"head_limit"`
+	IdSeed           *ebpf.Variable `ebpf:"id_seed"`
+	PageOffsetBaseAt *ebpf.Variable `ebpf:"page_offset_base_at"`
+	VmemmapBaseAt    *ebpf.Variable `ebpf:"vmemmap_base_at"`
 }
 
 // logicPrograms contains all programs after they have been loaded into the kernel.
