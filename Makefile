@@ -42,8 +42,8 @@ VM :=
 test-vm: deps-vm ## run load, logic and end-to-end tests in virtual machines with Linux 5.10 to the newest (KERNEL=6.1: one)
 	go run ./test/vm -kernel $(KERNEL) $(VM)
 
-accuracy: deps-test ## measure how often the parents of calls are right, for each runtime; takes about fifteen minutes
-	cd test/accuracy && go test -run TestParents -count=1 -timeout 60m -v -full
+accuracy: deps-test ## measure how often the parents of calls are right, for each runtime; takes about an hour
+	cd test/accuracy && go test -run TestParents -count=1 -timeout 150m -v -full
 
 bench: deps-bench build ## compare servers with and without the agent; takes about ten minutes
 	go run ./test/bench

@@ -373,7 +373,7 @@ func parameters(kernel *btf.Spec, name string) int {
 }
 
 // maxActive is how many calls may be under way at once for a kretprobe to tell of the return of each: the most that
-// the kernel allows. Without tracefs it is ten, or two for each processor.
+// the kernel allows. Without tracefs it is one for each processor, or, where the kernel preempts itself, ten or two for each.
 const maxActive = 4096
 
 func (c *Core) attach(name string) error {

@@ -221,7 +221,7 @@ func (c *Correlator) judge(n *node) verdict {
 	if n.parent == nil || n.source != span.SourceThread || b == nil || !t.loop {
 		return believed
 	}
-	// A proxy passes on the context that it got: that is what it was called with.
+	// A proxy passes on the context that it got. Wrong where it got the same one with two requests at once.
 	if w := n.span.Wire; w.SpanID.IsValid() && w.SpanID == n.parent.wire && w.TraceID == n.parent.traceID {
 		return believed
 	}

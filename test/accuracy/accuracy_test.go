@@ -57,8 +57,10 @@ func startBackend(t *testing.T, slowest time.Duration) string {
 // TestParents holds the parent of every call to the truth: none may be wrong.
 func TestParents(t *testing.T) {
 	var table strings.Builder
+	ran := 0
 	for _, s := range scenarios {
 		t.Run(s.name(), func(t *testing.T) {
+			ran++
 			backend := startBackend(t, 5*time.Millisecond)
 			for _, l := range loads() {
 				r := s.measure(t, backend, l)
@@ -76,7 +78,7 @@ func TestParents(t *testing.T) {
 			}
 		})
 	}
-	if *full && !t.Failed() {
+	if *full && !t.Failed() && ran == len(scenarios) {
 		publish(t, table.String())
 	}
 }
