@@ -144,6 +144,8 @@ const (
 	bpfEventKindEVENT_EXEC     bpfEventKind = 6
 	bpfEventKindEVENT_FORK     bpfEventKind = 7
 	bpfEventKindEVENT_LISTEN   bpfEventKind = 8
+	bpfEventKindEVENT_MOVED    bpfEventKind = 9
+	bpfEventKindEVENT_CGROUP   bpfEventKind = 10
 )
 
 type bpfGoroutine struct {
@@ -185,9 +187,8 @@ type bpfProcessEvent struct {
 		Tgid uint32
 		Time uint64
 	}
-	Parent   uint32
-	Pad      uint32
-	Filename [256]uint8
+	Of   uint64
+	Name [256]uint8
 }
 
 type bpfProgressEvent struct {
@@ -289,17 +290,22 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfMapCgroups                        = "cgroups"
 	bpfMapConns                          = "conns"
 	bpfMapEvents                         = "events"
 	bpfMapGoroutines                     = "goroutines"
 	bpfMapImages                         = "images"
 	bpfMapLatestConn                     = "latest_conn"
+	bpfMapPorts                          = "ports"
 	bpfMapProcesses                      = "processes"
 	bpfMapReaders                        = "readers"
 	bpfMapStats                          = "stats"
 	bpfMapTargets                        = "targets"
 	bpfMapThreads                        = "threads"
 	bpfMapVerdicts                       = "verdicts"
+	bpfProgCgroupAttachTask              = "cgroup_attach_task"
+	bpfProgCgroupMkdir                   = "cgroup_mkdir"
+	bpfProgCgroupRmdir                   = "cgroup_rmdir"
 	bpfProgFentryTcpCleanupRbuf          = "fentry_tcp_cleanup_rbuf"
 	bpfProgFentryTcpRecvmsg              = "fentry_tcp_recvmsg"
 	bpfProgFentryTcpRecvmsgNonblock      = "fentry_tcp_recvmsg_nonblock"
@@ -404,6 +410,9 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
+	CgroupAttachTask              *ebpf.ProgramSpec `ebpf:"cgroup_attach_task"`
+	CgroupMkdir                   *ebpf.ProgramSpec `ebpf:"cgroup_mkdir"`
+	CgroupRmdir                   *ebpf.ProgramSpec `ebpf:"cgroup_rmdir"`
 	FentryTcpCleanupRbuf          *ebpf.ProgramSpec `ebpf:"fentry_tcp_cleanup_rbuf"`
 	FentryTcpRecvmsg              *ebpf.ProgramSpec `ebpf:"fentry_tcp_recvmsg"`
 	FentryTcpRecvmsgNonblock      *ebpf.ProgramSpec `ebpf:"fentry_tcp_recvmsg_nonblock"`
@@ -449,11 +458,13 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
+	Cgroups    *ebpf.MapSpec `ebpf:"cgroups"`
 	Conns      *ebpf.MapSpec `ebpf:"conns"`
 	Events     *ebpf.MapSpec `ebpf:"events"`
 	Goroutines *ebpf.MapSpec `ebpf:"goroutines"`
 	Images     *ebpf.MapSpec `ebpf:"images"`
 	LatestConn *ebpf.MapSpec `ebpf:"latest_conn"`
+	Ports      *ebpf.MapSpec `ebpf:"ports"`
 	Processes  *ebpf.MapSpec `ebpf:"processes"`
 	Readers    *ebpf.MapSpec `ebpf:"readers"`
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
@@ -509,11 +520,13 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
+	Cgroups    *ebpf.Map `ebpf:"cgroups"`
 	Conns      *ebpf.Map `ebpf:"conns"`
 	Events     *ebpf.Map `ebpf:"events"`
 	Goroutines *ebpf.Map `ebpf:"goroutines"`
 	Images     *ebpf.Map `ebpf:"images"`
 	LatestConn *ebpf.Map `ebpf:"latest_conn"`
+	Ports      *ebpf.Map `ebpf:"ports"`
 	Processes  *ebpf.Map `ebpf:"processes"`
 	Readers    *ebpf.Map `ebpf:"readers"`
 	Stats      *ebpf.Map `ebpf:"stats"`
@@ -524,11 +537,13 @@ type bpfMaps struct {
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.Cgroups,
 		m.Conns,
 		m.Events,
 		m.Goroutines,
 		m.Images,
 		m.LatestConn,
+		m.Ports,
 		m.Processes,
 		m.Readers,
 		m.Stats,
@@ -569,6 +584,9 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
+	CgroupAttachTask              *ebpf.Program `ebpf:"cgroup_attach_task"`
+	CgroupMkdir                   *ebpf.Program `ebpf:"cgroup_mkdir"`
+	CgroupRmdir                   *ebpf.Program `ebpf:"cgroup_rmdir"`
 	FentryTcpCleanupRbuf          *ebpf.Program `ebpf:"fentry_tcp_cleanup_rbuf"`
 	FentryTcpRecvmsg              *ebpf.Program `ebpf:"fentry_tcp_recvmsg"`
 	FentryTcpRecvmsgNonblock      *ebpf.Program `ebpf:"fentry_tcp_recvmsg_nonblock"`
@@ -612,6 +630,9 @@ type bpfPrograms struct {
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
+		p.CgroupAttachTask,
+		p.CgroupMkdir,
+		p.CgroupRmdir,
 		p.FentryTcpCleanupRbuf,
 		p.FentryTcpRecvmsg,
 		p.FentryTcpRecvmsgNonblock,

@@ -16,11 +16,13 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfOldMapCgroups                        = "cgroups"
 	bpfOldMapConns                          = "conns"
 	bpfOldMapEvents                         = "events"
 	bpfOldMapGoroutines                     = "goroutines"
 	bpfOldMapImages                         = "images"
 	bpfOldMapLatestConn                     = "latest_conn"
+	bpfOldMapPorts                          = "ports"
 	bpfOldMapProcesses                      = "processes"
 	bpfOldMapReaders                        = "readers"
 	bpfOldMapRooms                          = "rooms"
@@ -29,6 +31,9 @@ const (
 	bpfOldMapThreads                        = "threads"
 	bpfOldMapVerdicts                       = "verdicts"
 	bpfOldMapWorks                          = "works"
+	bpfOldProgCgroupAttachTask              = "cgroup_attach_task"
+	bpfOldProgCgroupMkdir                   = "cgroup_mkdir"
+	bpfOldProgCgroupRmdir                   = "cgroup_rmdir"
 	bpfOldProgFentryTcpCleanupRbuf          = "fentry_tcp_cleanup_rbuf"
 	bpfOldProgFentryTcpRecvmsg              = "fentry_tcp_recvmsg"
 	bpfOldProgFentryTcpRecvmsgNonblock      = "fentry_tcp_recvmsg_nonblock"
@@ -130,6 +135,9 @@ type bpfOldSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfOldProgramSpecs struct {
+	CgroupAttachTask              *ebpf.ProgramSpec `ebpf:"cgroup_attach_task"`
+	CgroupMkdir                   *ebpf.ProgramSpec `ebpf:"cgroup_mkdir"`
+	CgroupRmdir                   *ebpf.ProgramSpec `ebpf:"cgroup_rmdir"`
 	FentryTcpCleanupRbuf          *ebpf.ProgramSpec `ebpf:"fentry_tcp_cleanup_rbuf"`
 	FentryTcpRecvmsg              *ebpf.ProgramSpec `ebpf:"fentry_tcp_recvmsg"`
 	FentryTcpRecvmsgNonblock      *ebpf.ProgramSpec `ebpf:"fentry_tcp_recvmsg_nonblock"`
@@ -172,11 +180,13 @@ type bpfOldProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfOldMapSpecs struct {
+	Cgroups    *ebpf.MapSpec `ebpf:"cgroups"`
 	Conns      *ebpf.MapSpec `ebpf:"conns"`
 	Events     *ebpf.MapSpec `ebpf:"events"`
 	Goroutines *ebpf.MapSpec `ebpf:"goroutines"`
 	Images     *ebpf.MapSpec `ebpf:"images"`
 	LatestConn *ebpf.MapSpec `ebpf:"latest_conn"`
+	Ports      *ebpf.MapSpec `ebpf:"ports"`
 	Processes  *ebpf.MapSpec `ebpf:"processes"`
 	Readers    *ebpf.MapSpec `ebpf:"readers"`
 	Rooms      *ebpf.MapSpec `ebpf:"rooms"`
@@ -234,11 +244,13 @@ func (o *bpfOldObjects) Close() error {
 //
 // It can be passed to loadBpfOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfOldMaps struct {
+	Cgroups    *ebpf.Map `ebpf:"cgroups"`
 	Conns      *ebpf.Map `ebpf:"conns"`
 	Events     *ebpf.Map `ebpf:"events"`
 	Goroutines *ebpf.Map `ebpf:"goroutines"`
 	Images     *ebpf.Map `ebpf:"images"`
 	LatestConn *ebpf.Map `ebpf:"latest_conn"`
+	Ports      *ebpf.Map `ebpf:"ports"`
 	Processes  *ebpf.Map `ebpf:"processes"`
 	Readers    *ebpf.Map `ebpf:"readers"`
 	Rooms      *ebpf.Map `ebpf:"rooms"`
@@ -251,11 +263,13 @@ type bpfOldMaps struct {
 
 func (m *bpfOldMaps) Close() error {
 	return _BpfOldClose(
+		m.Cgroups,
 		m.Conns,
 		m.Events,
 		m.Goroutines,
 		m.Images,
 		m.LatestConn,
+		m.Ports,
 		m.Processes,
 		m.Readers,
 		m.Rooms,
@@ -298,6 +312,9 @@ type bpfOldVariables struct {
 //
 // It can be passed to loadBpfOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfOldPrograms struct {
+	CgroupAttachTask              *ebpf.Program `ebpf:"cgroup_attach_task"`
+	CgroupMkdir                   *ebpf.Program `ebpf:"cgroup_mkdir"`
+	CgroupRmdir                   *ebpf.Program `ebpf:"cgroup_rmdir"`
 	FentryTcpCleanupRbuf          *ebpf.Program `ebpf:"fentry_tcp_cleanup_rbuf"`
 	FentryTcpRecvmsg              *ebpf.Program `ebpf:"fentry_tcp_recvmsg"`
 	FentryTcpRecvmsgNonblock      *ebpf.Program `ebpf:"fentry_tcp_recvmsg_nonblock"`
@@ -338,6 +355,9 @@ type bpfOldPrograms struct {
 
 func (p *bpfOldPrograms) Close() error {
 	return _BpfOldClose(
+		p.CgroupAttachTask,
+		p.CgroupMkdir,
+		p.CgroupRmdir,
 		p.FentryTcpCleanupRbuf,
 		p.FentryTcpRecvmsg,
 		p.FentryTcpRecvmsgNonblock,

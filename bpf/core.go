@@ -157,6 +157,9 @@ var ways = []way{
 // everywhere are the programs that each way needs.
 var everywhere = []string{bpfProgInetSockSetState, bpfProgSchedProcessExec, bpfProgSchedProcessFork, bpfProgSchedProcessExit}
 
+// ofCgroups are the programs that FollowCgroups attaches.
+var ofCgroups = []string{bpfProgCgroupAttachTask, bpfProgCgroupMkdir, bpfProgCgroupRmdir}
+
 // allowed says whether Config.Attach allows the way.
 func (w *way) allowed(attach string) bool {
 	return attach == "auto" || attach == w.Name || attach == "tracepoint" && (w.Name == "socket" || w.Name == "syscall")
@@ -257,7 +260,7 @@ func isOld() bool {
 
 // growing are maps whose elements are allocated when they are added. Programs that trace may not do so
 // before 6.1: it is not safe in every context.
-var growing = []string{bpfMapConns, bpfMapTargets, bpfMapImages}
+var growing = []string{bpfMapConns, bpfMapTargets, bpfMapImages, bpfMapCgroups}
 
 func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 	read := loadBpf
@@ -291,7 +294,11 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 		}
 	}
 	wanted := map[string]*ebpf.ProgramSpec{}
-	for _, name := range slices.Concat(attached, slices.Collect(maps.Values(c.onDemand))) {
+	later := slices.Collect(maps.Values(c.onDemand))
+	if hasTracepoint(kernel, bpfProgCgroupMkdir) {
+		later = append(later, ofCgroups...)
+	}
+	for _, name := range slices.Concat(attached, later) {
 		if wanted[name] = spec.Programs[name]; wanted[name] == nil {
 			return nil, fmt.Errorf("%s: this kernel is too old for it", w)
 		}
@@ -358,6 +365,12 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 
 // hasFunction says whether the kernel, or a module that is built into it, has the function.
 func hasFunction(kernel *btf.Spec, name string) bool { return parameters(kernel, name) >= 0 }
+
+// hasTracepoint says whether the kernel has a tracepoint.
+func hasTracepoint(kernel *btf.Spec, name string) bool {
+	var t *btf.Typedef
+	return kernel.TypeByName("btf_trace_"+name, &t) == nil
+}
 
 // parameters is how many parameters a function of the kernel has; -1: there is none of this name.
 func parameters(kernel *btf.Spec, name string) int {
@@ -637,6 +650,54 @@ func (c *Core) WatchImage(dev, inode uint64, t Target) error {
 	key := bpfImage{Inode: inode, Dev: unix.Major(dev)<<20 | unix.Minor(dev)&0xfffff}
 	if err := c.objects.Images.Put(key, t); err != nil {
 		return fmt.Errorf("watch an executable: %w", err)
+	}
+	return nil
+}
+
+// FollowCgroups has an event come for each process that is moved to another control group, and for each control group of
+// the cgroup2 hierarchy that is made.
+func (c *Core) FollowCgroups() error {
+	c.linksMu.Lock()
+	defer c.linksMu.Unlock()
+	for _, name := range ofCgroups {
+		if c.programs[name] == nil {
+			return errors.New("this kernel has no control groups")
+		}
+		if err := c.attach(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WatchCgroup has every process watched, or not, that executes a program in a control group of the cgroup2 hierarchy,
+// or is moved into it; for those below it this holds as far as nothing else is said of them. id is that of its folder's inode.
+func (c *Core) WatchCgroup(id uint64, wanted bool) error {
+	var value uint32
+	if wanted {
+		value = 1
+	}
+	if err := c.objects.Cgroups.Put(id, value); err != nil {
+		return fmt.Errorf("watch a control group: %w", err)
+	}
+	return nil
+}
+
+// WatchPorts has every process watched that begins to listen on a TCP port that is wanted.
+func (c *Core) WatchPorts(wanted func(port uint16) bool) error {
+	for word := range uint32(1 << 16 / 64) {
+		var set uint64
+		for bit := range uint32(64) {
+			if wanted(uint16(word*64 + bit)) {
+				set |= 1 << bit
+			}
+		}
+		if set == 0 {
+			continue
+		}
+		if err := c.objects.Ports.Put(word, set); err != nil {
+			return fmt.Errorf("watch ports: %w", err)
+		}
 	}
 	return nil
 }

@@ -17,6 +17,8 @@ enum event_kind {
 	EVENT_EXEC,   /* struct process_event: a process has a new program; among events, without its name */
 	EVENT_FORK,   /* struct process_event: a watched process has a child, watched from its birth */
 	EVENT_LISTEN, /* struct process_event: a process listens on another TCP port */
+	EVENT_MOVED,  /* struct process_event: a process was moved to another control group */
+	EVENT_CGROUP, /* struct process_event: there is another control group of the cgroup2 hierarchy */
 };
 
 enum direction {
@@ -114,9 +116,8 @@ struct end_event {
 
 struct process_event {
 	struct event_header hdr;
-	u32 parent; /* of a fork */
-	u32 pad;
-	u8 filename[FILENAME_LEN]; /* of an exec, as it was given; NUL-terminated */
+	u64 of; /* of a fork, the parent; of a control group, its id; of an exec, that of the one for which it is watched, or 0 */
+	u8 name[FILENAME_LEN]; /* of an exec, the file as it was given; of a control group, its path; NUL-terminated */
 };
 
 /* What is counted, summed over all processors. */

@@ -10,6 +10,7 @@
 #include <bpf/bpf_endian.h>
 
 #include "event.h"
+#include "choice_map.h"
 #include "functions.h"
 #include "tracepoints.h"
 
@@ -37,7 +38,7 @@ struct {
 	__uint(max_entries, 1 << 16);
 } processes SEC(".maps");
 
-static __always_inline void tell_process(u32 kind, u32 tgid, u32 parent, const char *filename)
+static __always_inline void tell_process(u32 kind, u32 tgid, u64 of, const char *name)
 {
 	struct process_event *e = bpf_ringbuf_reserve(&processes, sizeof(*e), 0);
 
@@ -46,11 +47,10 @@ static __always_inline void tell_process(u32 kind, u32 tgid, u32 parent, const c
 		return;
 	}
 	e->hdr = header(kind, tgid, bpf_ktime_get_ns());
-	e->parent = parent;
-	e->pad = 0;
-	e->filename[0] = 0;
-	if (filename)
-		bpf_probe_read_kernel_str(e->filename, sizeof(e->filename), filename);
+	e->of = of;
+	e->name[0] = 0;
+	if (name)
+		bpf_probe_read_kernel_str(e->name, sizeof(e->name), name);
 	bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
 }
 
@@ -93,7 +93,12 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newst
 		return 0;
 	}
 	if (newstate == TCP_LISTEN) {
-		tell_process(EVENT_LISTEN, bpf_get_current_pid_tgid() >> 32, 0, 0);
+		u32 tgid = bpf_get_current_pid_tgid() >> 32;
+		const struct target unknown = {};
+
+		if (!target_of(tgid) && port_chosen(sk->__sk_common.skc_num))
+			watch(tgid, &unknown);
+		tell_process(EVENT_LISTEN, tgid, 0, 0);
 		return 0;
 	}
 	if (newstate == TCP_ESTABLISHED) {
@@ -132,9 +137,8 @@ static __always_inline void tell_turn(u32 kind, u32 tgid)
 		return;
 	}
 	e->hdr = header(kind, tgid, bpf_ktime_get_ns());
-	e->parent = 0;
-	e->pad = 0;
-	e->filename[0] = 0;
+	e->of = 0;
+	e->name[0] = 0;
 	submit(e);
 }
 
@@ -144,12 +148,14 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 	struct inode *inode = bprm->file->f_inode;
 	struct image image = {.inode = inode->i_ino, .dev = inode->i_sb->s_dev};
 	struct target *known = bpf_map_lookup_elem(&images, &image);
+	const struct target unknown = {};
 	u32 tgid = task->tgid;
 	bool watched = target_of(tgid);
+	u64 cgroup = cgroup_chosen(cgroup_of(task));
 
-	if (known && !watched && bpf_map_update_elem(&targets, &tgid, known, BPF_NOEXIST))
-		count(STAT_TARGETS_FULL);
-	tell_process(EVENT_EXEC, tgid, 0, bprm->filename);
+	if (!watched && (known || cgroup))
+		watch(tgid, known ?: &unknown);
+	tell_process(EVENT_EXEC, tgid, cgroup, bprm->filename);
 	if (watched)
 		tell_turn(EVENT_EXEC, tgid);
 	return 0;
@@ -175,6 +181,39 @@ int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct 
 	if (bpf_map_update_elem(&targets, &tgid, &inherited, BPF_ANY))
 		count(STAT_TARGETS_FULL);
 	tell_process(EVENT_FORK, tgid, parent->tgid, 0);
+	return 0;
+}
+
+/* The next three are attached where rules choose by control group. */
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(cgroup_attach_task, struct cgroup *to, const char *path, struct task_struct *task)
+{
+	const struct target unknown = {};
+	u32 tgid = task->tgid;
+
+	if (task->pid != tgid)
+		return 0; /* its other threads have been, or are to be, moved as well */
+	if (!to->root->hierarchy_id && !target_of(tgid) && cgroup_chosen(to))
+		watch(tgid, &unknown);
+	tell_process(EVENT_MOVED, tgid, 0, 0);
+	return 0;
+}
+
+SEC("tp_btf/cgroup_mkdir")
+int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
+{
+	if (!cgroup->root->hierarchy_id)
+		tell_process(EVENT_CGROUP, 0, cgroup->kn->id, path);
+	return 0;
+}
+
+SEC("tp_btf/cgroup_rmdir")
+int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup)
+{
+	u64 id = cgroup->kn->id;
+
+	if (!cgroup->root->hierarchy_id)
+		bpf_map_delete_elem(&cgroups, &id);
 	return 0;
 }
 

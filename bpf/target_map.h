@@ -30,25 +30,6 @@ struct {
 	__type(value, struct target);
 } targets SEC(".maps");
 
-/* An executable file. */
-struct image {
-	u64 inode;
-	u32 dev; /* the kernel's own form: major << 20 | minor */
-	u32 pad;
-};
-
-/*
- * Executables that are watched whoever runs them, and what is known of a process that does: it is watched from
- * its first instruction on, also if it lives for a few milliseconds. Added by user space.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
-	__uint(map_flags, GROWING);
-	__type(key, struct image);
-	__type(value, struct target);
-} images SEC(".maps");
-
 static __always_inline struct target *target_of(u32 tgid)
 {
 	return bpf_map_lookup_elem(&targets, &tgid);

@@ -41,6 +41,8 @@ const (
 	EventExec     = bpfEventKindEVENT_EXEC
 	EventFork     = bpfEventKindEVENT_FORK
 	EventListen   = bpfEventKindEVENT_LISTEN
+	EventMoved    = bpfEventKindEVENT_MOVED
+	EventCgroup   = bpfEventKindEVENT_CGROUP
 )
 
 // Flags of a DataEvent.
@@ -111,5 +113,9 @@ func Trim(record []byte) []byte {
 	return record[:min(len(record), int(unsafe.Sizeof(*e))+int(e.Captured)+int(e.Tail))]
 }
 
-// Name is the file name of an exec as it was given; it may be relative, and is cut at 255 bytes.
-func (e *ProcessEvent) Name() string { return unix.ByteSliceToString(e.Filename[:]) }
+// Text is the file name of an exec as it was given, which may be relative, or the path of a control group; it is cut at
+// MaxText bytes.
+func (e *ProcessEvent) Text() string { return unix.ByteSliceToString(e.Name[:]) }
+
+// MaxText is how long what ProcessEvent.Text returns can be, in bytes.
+const MaxText = len(ProcessEvent{}.Name) - 1

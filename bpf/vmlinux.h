@@ -241,6 +241,28 @@ struct signal_struct {
 	atomic_t live;
 };
 
+struct kernfs_node {
+	struct kernfs_node *__parent; /* parent before 6.15 */
+	u64 id;
+};
+
+struct kernfs_node___6_14 {
+	struct kernfs_node *parent;
+};
+
+struct cgroup_root {
+	int hierarchy_id; /* 0: cgroup2 */
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+	struct cgroup_root *root;
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
+};
+
 struct task_struct {
 	pid_t pid;
 	pid_t tgid;
@@ -249,6 +271,7 @@ struct task_struct {
 	void *io_uring;
 	struct files_struct *files;
 	struct signal_struct *signal;
+	struct css_set *cgroups;
 };
 
 struct page {

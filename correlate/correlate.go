@@ -108,18 +108,18 @@ type Correlator struct {
 	answering  map[uint64]ref // by connection: the call whose answer began on it last
 	mover      *thread        // that moved the bytes of which is told; nil: it does not matter
 
-	goids    map[uint32]uint64 // by process: highest goroutine id seen
-	conns    map[uint64]*conn
-	ends     map[endpoint]*conn
-	addrs    map[netip.Addr]struct{} // of connections that were seen from this node's end
-	gone     []*conn                 // closed, but in ends for the sake of a caller that is not told yet
-	wait     list                    // of nodes in state waiting, oldest first
-	drifting list                    // of nodes in state adrift, oldest first
-	holds    list                    // of nodes in state holding, oldest first
-	trials   list                    // of nodes in state tried, oldest first
-	calls    list                    // of nodes in state unread, oldest first
-	out      []*span.Span
-	free     []*node
+	processes map[uint32]*process
+	conns     map[uint64]*conn
+	ends      map[endpoint]*conn
+	addrs     map[netip.Addr]struct{} // of connections that were seen from this node's end
+	gone      []*conn                 // closed, but in ends for the sake of a caller that is not told yet
+	wait      list                    // of nodes in state waiting, oldest first
+	drifting  list                    // of nodes in state adrift, oldest first
+	holds     list                    // of nodes in state holding, oldest first
+	trials    list                    // of nodes in state tried, oldest first
+	calls     list                    // of nodes in state unread, oldest first
+	out       []*span.Span
+	free      []*node
 }
 
 // New returns a correlator that has seen nothing.
@@ -129,7 +129,7 @@ func New(cfg Config) *Correlator {
 		nodes:     make(map[trace.SpanID]*node, 1024),
 		threads:   map[threadKey]*thread{},
 		answering: map[uint64]ref{},
-		goids:     map[uint32]uint64{},
+		processes: map[uint32]*process{},
 		conns:     map[uint64]*conn{},
 		ends:      map[endpoint]*conn{},
 		addrs:     map[netip.Addr]struct{}{},
@@ -193,19 +193,21 @@ func (c *Correlator) begin(s *span.Span) {
 	n := c.newNode()
 	n.span, n.id, n.kind, n.start = s, s.ID, s.Kind, s.Start
 	n.joins, n.hasSeq, n.conn = ev.Seq, ev.HasSeq, ev.Conn
-	n.goids = c.goids[ev.PID]
-	if ev.Task > n.goids {
-		c.goids[ev.PID] = ev.Task
-	}
+	process := c.process(ev.PID, s.Target)
+	n.goids = process.goids
+	process.goids = max(process.goids, ev.Task)
 	c.nodes[n.id] = n
-	if s.Kind == trace.SpanKindClient {
+	if s.Kind == trace.SpanKindClient && !(process.goroutines && ev.CauseSource == span.SourceThread) {
 		n.setParent(c.cause(s), ev.CauseSource)
 	}
-	if c.mover != nil && s.Kind == trace.SpanKindClient {
-		c.mover.began(callSent, n)
-	} else if c.mover != nil {
-		c.claim(c.mover, nil)
-		c.mover.began(requestRead, n)
+	if c.mover != nil && !process.goroutines {
+		c.mover.process = process
+		if s.Kind == trace.SpanKindClient {
+			c.mover.began(callSent, n)
+		} else {
+			c.claim(c.mover, nil)
+			c.mover.began(requestRead, n)
+		}
 	}
 	c.join(n, ev.Conn)
 }
@@ -387,8 +389,8 @@ func (c *Correlator) Flush() {
 	c.forgetGone()
 }
 
-// Exit forgets a process.
-func (c *Correlator) Exit(pid uint32) { delete(c.goids, pid) }
+// Exit forgets a process, which has ended or become another program.
+func (c *Correlator) Exit(pid uint32) { delete(c.processes, pid) }
 
 func (n *node) setParent(p *node, source span.Source) {
 	if p == nil || p == n {

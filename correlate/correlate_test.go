@@ -11,6 +11,8 @@ import (
 	"breadcrumb/internal/span"
 
 	"github.com/google/go-cmp/cmp"
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -238,6 +240,18 @@ func TestCallIsChildOfTheRequestThatCausedIt(t *testing.T) {
 			g.end(c, 120)
 			g.end(s, 130)
 			g.child(c, s, span.SourceGoroutine)
+		}},
+		{"thread of a program of goroutines that was not known for one yet", func(g *stage) {
+			golang := func(s *span.Span) {
+				s.Target = &span.Target{Resource: []attribute.KeyValue{semconv.ProcessRuntimeName("go")}}
+			}
+			g.Moved(1, 7, 1, in)
+			s := g.server(100, golang, over(1))
+			g.Moved(1, 7, 2, out)
+			c := g.client(110, golang, over(2), cause(s), func(s *span.Span) { s.Evidence.CauseSource = span.SourceThread })
+			g.end(c, 120)
+			g.end(s, 130)
+			g.root(c)
 		}},
 		{"goroutine that is older than the request", func(g *stage) {
 			g.server(90, goroutine(5000))

@@ -5,7 +5,6 @@ package correlate
 import (
 	"breadcrumb/internal/span"
 
-	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -21,11 +20,10 @@ import (
 
 // thread is what the rules know of a thread that moves bytes.
 type thread struct {
-	loop         bool  // it was seen to run an event loop
-	known        bool  // queues is set
-	queues       bool  // its language's event loops queue what they have read
-	proven       int   // calls whose chain named the request read last, since one did not
-	contradicted int64 // when a chain last named another request than the one read last; Unix ns
+	loop         bool     // it was seen to run an event loop
+	process      *process // nil: it has neither read a request nor made a call
+	proven       int      // calls whose chain named the request read last, since one did not
+	contradicted int64    // when a chain last named another request than the one read last; Unix ns
 
 	now, before move  // the runs of bytes that moved last
 	reading     ref   // the request that it has read last, until the response begins
@@ -87,8 +85,9 @@ const (
 // Moved says that a thread has moved bytes of a connection, before what the decoder makes of them.
 func (c *Correlator) Moved(pid, tid uint32, conn uint64, dir uint8) {
 	c.mover = nil
-	if c.goids[pid] != 0 {
-		return // goroutines are what counts there
+	p := c.processes[pid]
+	if p != nil && p.goroutines {
+		return
 	}
 	key := threadKey{pid, tid}
 	t := c.threads[key]
@@ -101,7 +100,7 @@ func (c *Correlator) Moved(pid, tid uint32, conn uint64, dir uint8) {
 		c.threads[key] = t
 		c.threadKeys = append(c.threadKeys, key)
 	}
-	c.mover = t
+	c.mover, t.process = t, p
 	if t.now.conn == conn && t.now.dir == dir {
 		return
 	}
@@ -127,9 +126,6 @@ func (t *thread) began(r role, n *node) {
 		n.thread = t
 	case callSent:
 		n.thread, n.burst = t, &burst{}
-		if !t.known {
-			t.known, t.queues = true, queues(n.span.Target)
-		}
 		switch {
 		case before == nil || n.parent == nil:
 		case t.before.role == requestRead && before == n.parent, t.before.role == answerRead && before.parent == n.parent:
@@ -168,21 +164,6 @@ type burst struct {
 	next      []*burst     // what the thread did right after the answer to one of them
 	confirmed trace.SpanID // the request whose response followed the chain of calls that they are of
 	disputed  bool         // another one's did, too
-}
-
-// queues says of a process that its event loops read from all sockets that are ready before they go on with what waited
-// for any of them: whom they have read last says nothing. So does Python's asyncio.
-func queues(t *span.Target) bool {
-	if t == nil {
-		return false
-	}
-	for _, kv := range t.Resource {
-		if kv.Key == semconv.ProcessRuntimeNameKey {
-			name := kv.Value.AsString()
-			return name == "cpython" || name == "pypy"
-		}
-	}
-	return false
 }
 
 // confirm says that the chain that ends with a call was for a request.
@@ -240,7 +221,7 @@ func (c *Correlator) judge(n *node) verdict {
 			return refused // one of them led to something of which that is not known
 		}
 	}
-	if t.queues || t.contradicted != 0 && n.end-t.contradicted <= distrust && t.contradicted-n.end <= distrust {
+	if t.process.queues || t.contradicted != 0 && n.end-t.contradicted <= distrust && t.contradicted-n.end <= distrust {
 		return refused
 	}
 	if t.proven++; t.proven < probation {

@@ -94,13 +94,18 @@ func (g Glob) Match(name string) bool {
 
 // MatchAncestor says whether the pattern is for name or for a directory that it lies in.
 func (g Glob) MatchAncestor(name string) bool {
-	for name != "" && name != "/" && name != "." {
+	for name != "" {
 		if g.Match(name) {
 			return true
 		}
-		name = path.Dir(name)
+		// Not path.Dir: what is outside of a cgroup namespace begins with "/..".
+		i := strings.LastIndexByte(name, '/')
+		if i == 0 && name != "/" {
+			i = 1 // the root
+		}
+		name = name[:max(i, 0)]
 	}
-	return name == "/" && g.Match(name)
+	return false
 }
 
 // String is the pattern.

@@ -198,21 +198,37 @@ func (s *Selector) match(t *Target, reused bool) (rule string, ok bool) {
 	return "", false
 }
 
-// byImage says that the rule looks at nothing but the executable.
-func (r Rule) byImage() bool {
-	return r.PID == 0 && r.Port == PortRange{} && r.Cgroup.re == nil
+// Criteria of a rule.
+const (
+	ofPID = 1 << iota
+	ofExe
+	ofPort
+	ofCgroup
+)
+
+// criteria are those that the rule has.
+func (r Rule) criteria() (c int) {
+	for _, given := range []struct {
+		yes bool
+		c   int
+	}{{r.PID != 0, ofPID}, {r.Exe.re != nil, ofExe}, {r.Port != PortRange{}, ofPort}, {r.Cgroup.re != nil, ofCgroup}} {
+		if given.yes {
+			c |= given.c
+		}
+	}
+	return c
 }
 
-// ByImage says that the process is wanted for its executable alone: so is whoever else runs it.
-func (s *Selector) ByImage(t *Target) bool {
+// by says that every process is wanted that is like t in one criterion, whatever it is otherwise.
+func (s *Selector) by(criterion int, t *Target) bool {
 	if s == nil || t.PID == s.self {
 		return false
 	}
 	for _, r := range s.rules {
-		switch {
-		case !r.byImage() && r.Exclude:
-			return false // it may be about one that runs it
-		case !r.byImage():
+		switch other := r.criteria()&^criterion != 0; {
+		case other && r.Exclude:
+			return false // it may be about one of them
+		case other:
 			// It takes processes that are wanted, whatever comes after it.
 		case r.matches(t, false):
 			return !r.Exclude
@@ -221,10 +237,20 @@ func (s *Selector) ByImage(t *Target) bool {
 	return false
 }
 
+// ByImage says that the process is wanted for its executable alone: so is whoever else runs it.
+func (s *Selector) ByImage(t *Target) bool { return s.by(ofExe, t) }
+
+// ByCgroup says that whatever runs in a control group is wanted for that alone.
+func (s *Selector) ByCgroup(path string) bool { return s.by(ofCgroup, &Target{Cgroup: path}) }
+
+// ByPort says that whoever listens on a port is wanted for that alone.
+func (s *Selector) ByPort(port uint16) bool { return s.by(ofPort, &Target{Ports: []uint16{port}}) }
+
 // maxImages bounds what a pattern such as "/usr/bin/*" may name.
 const maxImages = 1024
 
-// Images are the files that are wanted as executables, as far as the rules name them by path.
+// Images are the files that are wanted as executables, as far as they are found: by a full path, or by a name in one of
+// the folders in which the agent's own environment looks for programs.
 func (s *Selector) Images() []string {
 	if s == nil {
 		return nil
@@ -232,13 +258,23 @@ func (s *Selector) Images() []string {
 	var all []string
 	for _, r := range s.rules {
 		pattern := r.Exe.String()
-		if !r.byImage() || r.Exclude || !strings.HasPrefix(pattern, "/") || strings.Contains(pattern, "**") {
+		if r.criteria() != ofExe || r.Exclude || strings.Contains(pattern, "**") {
 			continue
 		}
-		paths, _ := filepath.Glob(pattern) // a pattern that it does not know names nothing
-		for _, path := range paths {
-			if len(all) < maxImages && s.ByImage(&Target{Exe: path}) {
-				all = append(all, path)
+		folders := []string{""}
+		switch {
+		case !strings.Contains(pattern, "/"):
+			folders = filepath.SplitList(os.Getenv("PATH"))
+		case pattern[0] != '/':
+			continue
+		}
+		for _, folder := range folders {
+			paths, _ := filepath.Glob(filepath.Join(folder, pattern)) // a pattern that it does not know names nothing
+			for _, path := range paths {
+				path, err := filepath.EvalSymlinks(path)
+				if err == nil && len(all) < maxImages && s.ByImage(&Target{Exe: path}) && !slices.Contains(all, path) {
+					all = append(all, path)
+				}
 			}
 		}
 	}
@@ -258,13 +294,13 @@ func (s *Selector) pids() []uint32 {
 	return pids
 }
 
-// usesCgroups says that a process may come to be wanted by being moved.
-func (s *Selector) usesCgroups() bool {
+// UsesCgroups says that a process may come to be wanted by being moved to another control group.
+func (s *Selector) UsesCgroups() bool {
 	return s != nil && slices.ContainsFunc(s.rules, func(r Rule) bool { return r.Cgroup.re != nil })
 }
 
-// usesPorts says that a process may come to be wanted by starting to listen.
-func (s *Selector) usesPorts() bool {
+// UsesPorts says that a process may come to be wanted by starting to listen.
+func (s *Selector) UsesPorts() bool {
 	return s != nil && slices.ContainsFunc(s.rules, func(r Rule) bool { return r.Port != PortRange{} })
 }
 

@@ -183,6 +183,10 @@ func TestWantedByTheExecutableAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := os.Symlink("orders", filepath.Join(dir, "alias")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", "/nowhere:"+dir)
 	orders, all := mustGlob(t, dir+"/orders"), mustGlob(t, dir+"/*")
 	shop := mustGlob(t, "/shop")
 	for _, tt := range []struct {
@@ -192,7 +196,8 @@ func TestWantedByTheExecutableAlone(t *testing.T) {
 	}{
 		{"by path", []Rule{{Exe: orders}}, []string{"orders"}},
 		{"by pattern", []Rule{{Exe: all}}, []string{"orders", "stock"}},
-		{"by name", []Rule{{Exe: mustGlob(t, "orders")}}, nil},
+		{"by name", []Rule{{Exe: mustGlob(t, "orders")}}, []string{"orders"}},
+		{"by what is not its name", []Rule{{Exe: mustGlob(t, "alias")}}, nil},
 		{"but one", []Rule{{Exe: orders, Exclude: true}, {Exe: all}}, []string{"stock"}},
 		{"but in a cgroup", []Rule{{Cgroup: shop, Exclude: true}, {Exe: all}}, nil},
 		{"but in a cgroup, one before that", []Rule{{Exe: orders}, {Cgroup: shop, Exclude: true}, {Exe: all}}, []string{"orders"}},
@@ -212,7 +217,7 @@ func TestWantedByTheExecutableAlone(t *testing.T) {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 		for _, name := range []string{"orders", "stock"} {
-			if ok := s.ByImage(&Target{Exe: filepath.Join(dir, name)}); ok != slices.Contains(tt.want, name) && tt.name != "by name" {
+			if ok := s.ByImage(&Target{Exe: filepath.Join(dir, name)}); ok != slices.Contains(tt.want, name) {
 				t.Errorf("%s: %s is wanted: %t", tt.name, name, ok)
 			}
 		}

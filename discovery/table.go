@@ -168,9 +168,9 @@ func (t *Table) Scan() error {
 // rings. It also removes processes whose exit was lost.
 func (t *Table) Rescan() error {
 	switch {
-	case t.rules.usesCgroups():
+	case t.rules.UsesCgroups():
 		return t.scan(func(uint32, networks) bool { return true })
-	case t.rules.usesPorts():
+	case t.rules.UsesPorts():
 		return t.scan(t.listens)
 	}
 	return t.scan(nil)
@@ -223,7 +223,14 @@ func (t *Table) scan(want func(pid uint32, nets networks) bool) error {
 
 // Listening says that a process has begun to listen on a TCP port.
 func (t *Table) Listening(pid uint32) {
-	if e := t.entry(pid); t.rules.usesPorts() || e != nil && e.traced {
+	if e := t.entry(pid); t.rules.UsesPorts() || e != nil && e.traced {
+		t.visit(pid, nil)
+	}
+}
+
+// Moved says that a process was moved to another control group.
+func (t *Table) Moved(pid uint32) {
+	if t.rules.UsesCgroups() {
 		t.visit(pid, nil)
 	}
 }
@@ -264,9 +271,9 @@ func (t *Table) look(pid uint32, nets networks) {
 	t.admit(found, nets, wait)
 }
 
-// Exec says that a process has a new image. Where it has already ended, filename, which may be empty, is
-// all that is known of it.
-func (t *Table) Exec(pid uint32, filename string) {
+// Exec says that a process has a new image. Where it has already ended, filename and the path of a control group
+// that it was in, which may be empty, are all that is known of it.
+func (t *Table) Exec(pid uint32, filename, cgroup string) {
 	t.change.Lock()
 	defer t.change.Unlock()
 	old := t.entry(pid)
@@ -276,7 +283,7 @@ func (t *Table) Exec(pid uint32, filename string) {
 	found, err := t.inspect.identify(pid)
 	switch {
 	case errors.Is(err, ErrGone):
-		t.execGone(pid, filename, old)
+		t.execGone(pid, filename, cgroup, old)
 		return
 	case err != nil:
 		t.log.Debug("process cannot be looked at", zap.Uint32("pid", pid), zap.Error(err))
@@ -297,7 +304,7 @@ func (t *Table) Exec(pid uint32, filename string) {
 // unwanted says without much reading that no rule can take a process that is new here: a machine that
 // compiles has thousands of execs a second.
 func (t *Table) unwanted(pid uint32, filename string) bool {
-	if _, ok := t.chosen[pid]; ok || t.rules.usesPorts() || t.rules.usesCgroups() {
+	if _, ok := t.chosen[pid]; ok || t.rules.UsesPorts() || t.rules.UsesCgroups() {
 		return false
 	}
 	look := Target{Exe: filename}
@@ -311,15 +318,17 @@ func (t *Table) unwanted(pid uint32, filename string) bool {
 
 // execGone describes a process that had ended before it could be looked at. It stays in the table until
 // its exit is told, for the events that it left.
-func (t *Table) execGone(pid uint32, filename string, old *entry) {
+func (t *Table) execGone(pid uint32, filename, cgroup string, old *entry) {
 	if filename == "" {
 		return // what it was forked from has to do
 	}
-	found := &Target{Exe: filename, Gaps: []string{"ended before it could be looked at"}}
+	found := &Target{Exe: filename, Cgroup: cgroup, ContainerID: containerID(cgroup), Gaps: []string{"ended before it could be looked at"}}
 	found.PID = pid
 	if old != nil {
 		found.Start, found.Parent, found.Under = old.Start, old.Parent, old.Under
-		found.Cgroup, found.ContainerID = old.Cgroup, old.ContainerID
+		if cgroup == "" {
+			found.Cgroup, found.ContainerID = old.Cgroup, old.ContainerID
+		}
 	}
 	rule, ok := t.match(found)
 	if !ok {
@@ -410,7 +419,7 @@ func (t *Table) admit(found *Target, nets networks, settle time.Duration) {
 		denied error
 		read   bool
 	)
-	if t.rules.usesPorts() {
+	if t.rules.UsesPorts() {
 		d, denied = t.inspect.descriptors(found.PID)
 		read = true
 		if len(d.sockets) > 0 {

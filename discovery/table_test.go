@@ -130,29 +130,29 @@ func TestExecIsLookedAtAnew(t *testing.T) {
 	t.Run("becomes wanted", func(t *testing.T) {
 		table, j := newTable(t, newInspector(t), Rule{Exe: mustGlob(t, after)})
 		c := runCopy(t, before)
-		table.Exec(c.pid(), before)
+		table.Exec(c.pid(), before, "")
 		j.expect(t)
 		c.do(t, "exec "+after)
-		table.Exec(c.pid(), after)
+		table.Exec(c.pid(), after, "")
 		j.expect(t, name("+", c.pid()))
 	})
 	t.Run("stays wanted", func(t *testing.T) {
 		table, j := newTable(t, newInspector(t), Rule{Exe: mustGlob(t, before)}, Rule{Exe: mustGlob(t, "after")})
 		c := runCopy(t, before)
-		table.Exec(c.pid(), before)
+		table.Exec(c.pid(), before, "")
 		j.expect(t, name("+", c.pid()))
 		first := table.Lookup(c.pid())
 		first.Account.Add(ledger.Seen, 1)
 		first.Account.Add(ledger.Exported, 1)
 
-		table.Exec(c.pid(), before) // told late, after the scan has seen it
+		table.Exec(c.pid(), before, "") // told late, after the scan has seen it
 		j.expect(t, name("~", c.pid()))
 		if got := table.Lookup(c.pid()); got.Account != first.Account {
 			t.Error("the account was lost")
 		}
 
 		c.do(t, "exec "+after)
-		table.Exec(c.pid(), after)
+		table.Exec(c.pid(), after, "")
 		j.expect(t, name("~", c.pid()))
 		got := table.Lookup(c.pid())
 		if got.Service != "after" || got.Rule != "rules[1]" || got.Account == first.Account || got.Start != first.Start {
@@ -171,9 +171,9 @@ func TestExecIsLookedAtAnew(t *testing.T) {
 	t.Run("is wanted no more", func(t *testing.T) {
 		table, j := newTable(t, newInspector(t), Rule{Exe: mustGlob(t, before)})
 		c := runCopy(t, before)
-		table.Exec(c.pid(), before)
+		table.Exec(c.pid(), before, "")
 		c.do(t, "exec "+after)
-		table.Exec(c.pid(), after)
+		table.Exec(c.pid(), after, "")
 		j.expect(t, name("+", c.pid()), name("-", c.pid()))
 		if got := table.Lookup(c.pid()); got != nil {
 			t.Errorf("its events would go to %s", got.Service)
@@ -186,7 +186,7 @@ func TestChildrenOfTracedProcessesAreTraced(t *testing.T) {
 	i := newInspector(t)
 	table, j := newTable(t, i, Rule{Exe: mustGlob(t, file)})
 	parent := runCopy(t, file)
-	table.Exec(parent.pid(), file)
+	table.Exec(parent.pid(), file, "")
 	child := uint32(parent.number(t, "fork "+file))
 	table.Fork(parent.pid(), child)
 	j.expect(t, name("+", parent.pid()), name("+", child))
@@ -216,7 +216,7 @@ func TestChildrenOfTracedProcessesAreTraced(t *testing.T) {
 	if g := table.Lookup(gone); g.Start != 0 || g.Service != "parent" {
 		t.Errorf("%+v", g)
 	}
-	table.Exec(gone, "/usr/bin/other")
+	table.Exec(gone, "/usr/bin/other", "")
 	j.expect(t, name("-", gone))
 
 	table.Fork(gone, gone+1) // of a process that is not traced
@@ -242,7 +242,7 @@ func TestDescendantsOfAChosenProcessAreTracedWhateverTheyRun(t *testing.T) {
 
 	later := uint32(parent.number(t, "fork "+other))
 	table.Fork(parent.pid(), later)
-	table.Exec(later, other)
+	table.Exec(later, other, "")
 	j.expect(t, name("+", later), name("~", later))
 	if got := table.Lookup(later); got == nil || got.Rule != "rules[1]" || got.Service != "other" {
 		t.Errorf("%+v", got)
@@ -251,11 +251,11 @@ func TestDescendantsOfAChosenProcessAreTracedWhateverTheyRun(t *testing.T) {
 	// The child of a descendant that a rule leaves out is still a descendant.
 	excluded := uint32(parent.number(t, "fork "+copyOf(t, "excluded")))
 	table.Fork(parent.pid(), excluded)
-	table.Exec(excluded, "")
+	table.Exec(excluded, "", "")
 	j.expect(t, name("+", excluded), name("-", excluded))
 	const gone = 1 << 30
 	table.Fork(excluded, gone)
-	table.Exec(gone, "/usr/bin/grandchild")
+	table.Exec(gone, "/usr/bin/grandchild", "")
 	if got := table.Lookup(gone); got == nil || got.Service != "grandchild" || got.Rule != "rules[1]" {
 		t.Errorf("%+v", got)
 	}
@@ -264,7 +264,7 @@ func TestDescendantsOfAChosenProcessAreTracedWhateverTheyRun(t *testing.T) {
 func TestAPIDThatIsUsedAgainIsAnotherProcess(t *testing.T) {
 	table, j := newTable(t, newInspector(t), Rule{All: true})
 	c := runHelper(t)
-	table.Exec(c.pid(), "")
+	table.Exec(c.pid(), "", "")
 	j.expect(t, name("+", c.pid()))
 	first := table.Lookup(c.pid())
 
@@ -286,7 +286,7 @@ func TestAPIDThatIsUsedAgainIsAnotherProcess(t *testing.T) {
 	if err := table.Scan(); err != nil {
 		t.Fatal(err)
 	}
-	table.Exec(c.pid(), "")
+	table.Exec(c.pid(), "", "")
 	j.expect(t)
 
 	table, _ = newTable(t, newInspector(t), Rule{PID: 1 << 30})
@@ -353,9 +353,9 @@ func TestForkOfAChosenProcessThatTheScanHasNotSeen(t *testing.T) {
 func TestProcessThatEndedBeforeItWasLookedAtIsKnownByItsFile(t *testing.T) {
 	table, j := newTable(t, newInspector(t), Rule{Exe: mustGlob(t, "short")})
 	const pid = 1 << 30
-	table.Exec(pid, "/usr/bin/other")
+	table.Exec(pid, "/usr/bin/other", "")
 	j.expect(t)
-	table.Exec(pid, "/usr/bin/short")
+	table.Exec(pid, "/usr/bin/short", "")
 	j.expect(t, name("+", pid))
 	got := table.Lookup(pid)
 	if got.Service != "short" || len(got.Gaps) != 1 || got.Account == nil {
@@ -374,7 +374,7 @@ func TestAccountsOfExitedProcessesAreBoundedAndComplete(t *testing.T) {
 	const n = keepExited + 1000
 	for k := range n {
 		pid := uint32(1<<20 + k)
-		table.Exec(pid, fmt.Sprintf("/bin/service%d", k%3))
+		table.Exec(pid, fmt.Sprintf("/bin/service%d", k%3), "")
 		a := table.Lookup(pid).Account
 		a.Add(ledger.Seen, 2)
 		a.Add(ledger.Exported, 1)
@@ -411,7 +411,7 @@ func TestAccountsOfExitedProcessesAreBoundedAndComplete(t *testing.T) {
 
 	for k := range keepExited + 2*keepServices {
 		pid := uint32(1<<21 + k)
-		table.Exec(pid, fmt.Sprintf("/bin/many%d", k))
+		table.Exec(pid, fmt.Sprintf("/bin/many%d", k), "")
 		table.Exit(pid)
 	}
 	if len(table.folded) > keepServices+1 {
@@ -427,7 +427,7 @@ func TestTableMayBeUsedFromSeveralGoroutines(t *testing.T) {
 	for _, f := range []func(k uint32){
 		func(k uint32) { table.Fork(c.pid(), 1<<30+k) },
 		func(k uint32) { table.Exit(1<<30 + k) },
-		func(k uint32) { table.Exec(c.pid(), file) },
+		func(k uint32) { table.Exec(c.pid(), file, "") },
 		func(k uint32) { table.Lookup(c.pid()) },
 		func(k uint32) { table.Listening(c.pid()) },
 		func(k uint32) { table.Accounts(); table.Targets() },
@@ -478,14 +478,14 @@ func BenchmarkExecUnwanted(b *testing.B) {
 	pid := uint32(os.Getppid())
 	b.ReportAllocs()
 	for b.Loop() {
-		table.Exec(pid, "")
+		table.Exec(pid, "", "")
 	}
 }
 
 func BenchmarkFork(b *testing.B) {
 	table, _ := newTable(b, newInspector(b), Rule{All: true})
 	pid := uint32(os.Getppid())
-	table.Exec(pid, "")
+	table.Exec(pid, "", "")
 	b.ReportAllocs()
 	for b.Loop() {
 		table.Fork(pid, 1)
@@ -496,7 +496,7 @@ func BenchmarkFork(b *testing.B) {
 func BenchmarkLookup(b *testing.B) {
 	table, _ := newTable(b, newInspector(b), Rule{All: true})
 	pid := uint32(os.Getppid())
-	table.Exec(pid, "")
+	table.Exec(pid, "", "")
 	b.ReportAllocs()
 	for b.Loop() {
 		if table.Lookup(pid) == nil {

@@ -21,7 +21,6 @@ const (
 	logicMapGathers          = "gathers"
 	logicMapGoroutines       = "goroutines"
 	logicMapHeadEnds         = "head_ends"
-	logicMapImages           = "images"
 	logicMapLatestConn       = "latest_conn"
 	logicMapReaders          = "readers"
 	logicMapStats            = "stats"
@@ -98,7 +97,6 @@ type logicMapSpecs struct {
 	Gathers    *ebpf.MapSpec `ebpf:"gathers"`
 	Goroutines *ebpf.MapSpec `ebpf:"goroutines"`
 	HeadEnds   *ebpf.MapSpec `ebpf:"head_ends"`
-	Images     *ebpf.MapSpec `ebpf:"images"`
 	LatestConn *ebpf.MapSpec `ebpf:"latest_conn"`
 	Readers    *ebpf.MapSpec `ebpf:"readers"`
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
@@ -143,7 +141,6 @@ type logicMaps struct {
 	Gathers    *ebpf.Map `ebpf:"gathers"`
 	Goroutines *ebpf.Map `ebpf:"goroutines"`
 	HeadEnds   *ebpf.Map `ebpf:"head_ends"`
-	Images     *ebpf.Map `ebpf:"images"`
 	LatestConn *ebpf.Map `ebpf:"latest_conn"`
 	Readers    *ebpf.Map `ebpf:"readers"`
 	Stats      *ebpf.Map `ebpf:"stats"`
@@ -159,7 +156,6 @@ func (m *logicMaps) Close() error {
 		m.Gathers,
 		m.Goroutines,
 		m.HeadEnds,
-		m.Images,
 		m.LatestConn,
 		m.Readers,
 		m.Stats,

@@ -65,7 +65,7 @@ func newPipeline(protocols []probes.Protocol, kernel probes.Kernel, target func(
 // handle takes one record of the kernel side.
 func (p *pipeline) handle(record []byte) {
 	p.conns.Handle(record)
-	if bpf.Kind(record) == bpf.EventExit {
+	if k := bpf.Kind(record); k == bpf.EventExit || k == bpf.EventExec {
 		if e := bpf.View[bpf.ProcessEvent](record); e != nil {
 			p.corr.Exit(e.Hdr.Tgid)
 		}

@@ -95,6 +95,7 @@ type agent struct {
 	golang   *golang.Runtime
 	rules    *discovery.Selector
 	table    *discovery.Table
+	cgroups  *discovery.Cgroups // nil: the kernel side does not choose by them
 	queue    *export.Queue
 	pipeline *pipeline
 
@@ -180,16 +181,7 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 		Added: a.added, Removed: a.removed, Replaced: a.replaced,
 	}, log.Named("discovery"))
 
-	for _, path := range selector.Images() {
-		language, version, dev, inode, err := inspector.Executable(path)
-		if err != nil {
-			continue
-		}
-		if err := core.WatchImage(dev, inode, describe(language, version)); err != nil {
-			log.Debug("short-lived processes may be missed", zap.String("exe", path), zap.Error(err))
-		}
-	}
-
+	a.watchBeforehand(inspector)
 	// Events flow from here on: first those of processes, so that the scan misses none.
 	var readers sync.WaitGroup
 	readers.Go(a.readProcesses)
@@ -227,6 +219,48 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 	err = errors.Join(err, a.shutDown(&readers, readErr, closeOutput))
 	a.summary(os.Stderr)
 	return err
+}
+
+// watchBeforehand tells the kernel side whom the rules want whoever it is: those are seen from their first instruction on.
+func (a *agent) watchBeforehand(inspector *discovery.Inspector) {
+	for _, path := range a.rules.Images() {
+		language, version, dev, inode, err := inspector.Executable(path)
+		if err != nil {
+			continue
+		}
+		if err := a.core.WatchImage(dev, inode, describe(language, version)); err != nil {
+			a.late("by executable", err)
+		}
+	}
+	if a.rules.UsesPorts() {
+		if err := a.core.WatchPorts(a.rules.ByPort); err != nil {
+			a.late("by port", err)
+		}
+	}
+	if err := a.watchCgroups(); err != nil {
+		a.late("by control group", err)
+	}
+}
+
+func (a *agent) watchCgroups() (err error) {
+	uses := a.rules.UsesCgroups()
+	if !uses && !a.rules.ByCgroup("/") { // what wants all processes wants those of every control group
+		return nil
+	}
+	if uses {
+		if err := a.core.FollowCgroups(); err != nil {
+			return err
+		}
+	}
+	if a.cgroups, err = discovery.NewCgroups(a.rules); err != nil {
+		return err
+	}
+	return a.cgroups.Chosen(a.core.WatchCgroup)
+}
+
+// late says that the kernel side cannot choose processes by itself.
+func (a *agent) late(how string, err error) {
+	a.log.Warn("processes that are chosen "+how+" are seen only from some milliseconds after their start on", zap.Error(err))
 }
 
 // rescan finds what no event told; where events of processes were lost, by looking at all of them.
@@ -357,7 +391,6 @@ func (a *agent) event(record []byte) {
 		if e := bpf.View[bpf.ProcessEvent](record); e != nil {
 			a.drainProcesses() // its exec comes before its exit
 			a.table.Exit(e.Hdr.Tgid)
-			a.pipeline.corr.Exit(e.Hdr.Tgid)
 		}
 	}
 }
@@ -389,15 +422,39 @@ func (a *agent) process(e *bpf.ProcessEvent) {
 	switch bpf.EventKind(e.Hdr.Kind) {
 	case bpf.EventListen:
 		a.table.Listening(pid)
+	case bpf.EventMoved:
+		a.table.Moved(pid)
+	case bpf.EventCgroup:
+		a.cgroupMade(e)
 		return
 	case bpf.EventFork:
-		a.table.Fork(e.Parent, pid)
+		a.table.Fork(uint32(e.Of), pid)
 	default:
-		a.table.Exec(pid, e.Name())
+		cgroup := ""
+		if a.cgroups != nil {
+			cgroup = a.cgroups.Path(e.Of)
+		}
+		a.table.Exec(pid, e.Text(), cgroup)
 	}
-	// The kernel side watches the children of watched processes by itself; the rules may say otherwise.
+	// The kernel side watches by itself whom it was told of beforehand, and the children of watched processes; the
+	// rules may say otherwise.
 	if t := a.table.Lookup(pid); t == nil {
 		a.core.Unwatch(pid)
+	}
+}
+
+func (a *agent) cgroupMade(e *bpf.ProcessEvent) {
+	if a.cgroups == nil {
+		return
+	}
+	path, err := e.Text(), error(nil)
+	if len(path) < bpf.MaxText {
+		err = a.cgroups.Made(e.Of, path, a.core.WatchCgroup)
+	} else {
+		err = a.cgroups.Chosen(a.core.WatchCgroup) // the path may be longer
+	}
+	if err != nil {
+		a.late("by control group", err)
 	}
 }
 

@@ -228,7 +228,6 @@ func TestProgramThatIsReplaced(t *testing.T) {
 	exe := servers.Build(t, "test/e2e/servers/testdata/goserver")
 	p := servers.Run(t, servers.Options{Cgroup: cgroup}, "sh", "-c", "exec "+exe+" -listen "+servers.Loopback(port))
 	s := servers.Listening(t, p, port)
-	agent.WaitLine(`"service": "goserver"`) // the cgroup of a new program is looked at by the agent, not by the kernel
 	truth, err := drive.Plan{Addr: s.Addr, Requests: 50, Connections: 2}.Run()
 	if err != nil {
 		t.Fatal(err)
@@ -313,4 +312,86 @@ func TestNameFromTheEnvironment(t *testing.T) {
 	if team := spans[0].Resource["team"]; team != "blue" {
 		t.Errorf("the resource's team is %v", team)
 	}
+}
+
+// TestChosenWithoutTheAgent stops the agent while programs start, are used and end: the kernel side has to know by itself
+// that they are wanted.
+func TestChosenWithoutTheAgent(t *testing.T) {
+	const runs, each = 10, 3
+	target := servers.Go(t, servers.Options{})
+	client := servers.GoClient(t)
+	above := servers.NewCgroup(t)
+	calls := func(t *testing.T, cgroup *servers.Cgroup, name string, args ...string) []drive.Exchange {
+		cmd := exec.Command(name, args...)
+		if cgroup != nil {
+			cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: cgroup.FD()}
+		}
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return exchangesOf(t, out)
+	}
+	url := func(run int) []string {
+		return []string{"-n", fmt.Sprint(each), "-url", fmt.Sprintf("http://%s/item/%d-", target.Addr, run)}
+	}
+
+	for _, way := range []struct {
+		name string
+		// begin returns the selection, and what is done while the agent stands still.
+		begin func(t *testing.T) (selection []string, use func(run int) []drive.Exchange)
+	}{
+		{"started in a cgroup", func(t *testing.T) ([]string, func(int) []drive.Exchange) {
+			cgroup := servers.NewCgroup(t)
+			return []string{"--cgroup", cgroup.Path}, func(run int) []drive.Exchange { return calls(t, cgroup, client, url(run)...) }
+		}},
+		{"started in a new cgroup below it", func(t *testing.T) ([]string, func(int) []drive.Exchange) {
+			return []string{"--cgroup", above.Path}, func(run int) []drive.Exchange {
+				return calls(t, above.Below(t), client, url(run)...)
+			}
+		}},
+		{"moved into a cgroup", func(t *testing.T) ([]string, func(int) []drive.Exchange) {
+			cgroup := servers.NewCgroup(t)
+			return []string{"--cgroup", cgroup.Path}, func(run int) []drive.Exchange {
+				script := fmt.Sprintf("echo $$ > %s/cgroup.procs; exec %s %s", cgroup.Dir(), client, strings.Join(url(run), " "))
+				return calls(t, nil, "sh", "-c", script)
+			}
+		}},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			selection, use := way.begin(t)
+			agent := StartAgent(t, AgentOptions{Select: selection})
+			agent.Signal(syscall.SIGSTOP)
+			var truth []drive.Exchange
+			for run := range runs {
+				truth = append(truth, use(run)...)
+			}
+			agent.Signal(syscall.SIGCONT)
+			agent.WaitSpans(len(truth))
+			spans, summary := agent.Stop()
+			NothingLost(t, summary, len(truth))
+			if err := Compare(spans, truth, Want{Kind: "client", Service: "goclient"}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+
+	t.Run("listens on a port", func(t *testing.T) {
+		port := servers.FreePort(t)
+		agent := StartAgent(t, AgentOptions{Select: []string{"--port", fmt.Sprint(port)}})
+		agent.Signal(syscall.SIGSTOP)
+		exe := servers.Build(t, "test/e2e/servers/testdata/goserver")
+		s := servers.Listening(t, servers.Run(t, servers.Options{}, exe, "-listen", servers.Loopback(port)), port)
+		truth, err := drive.Plan{Addr: s.Addr, Requests: 50, Connections: 2}.Run()
+		if err != nil {
+			t.Fatal(err)
+		}
+		agent.Signal(syscall.SIGCONT)
+		agent.WaitSpans(len(truth))
+		spans, summary := agent.Stop()
+		NothingLost(t, summary, len(truth))
+		if err := Compare(spans, truth, Want{Service: "goserver"}); err != nil {
+			t.Error(err)
+		}
+	})
 }

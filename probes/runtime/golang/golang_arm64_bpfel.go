@@ -19,7 +19,6 @@ const (
 	golangMapConns                 = "conns"
 	golangMapEvents                = "events"
 	golangMapGoroutines            = "goroutines"
-	golangMapImages                = "images"
 	golangMapLatestConn            = "latest_conn"
 	golangMapReaders               = "readers"
 	golangMapStats                 = "stats"
@@ -81,7 +80,6 @@ type golangMapSpecs struct {
 	Conns      *ebpf.MapSpec `ebpf:"conns"`
 	Events     *ebpf.MapSpec `ebpf:"events"`
 	Goroutines *ebpf.MapSpec `ebpf:"goroutines"`
-	Images     *ebpf.MapSpec `ebpf:"images"`
 	LatestConn *ebpf.MapSpec `ebpf:"latest_conn"`
 	Readers    *ebpf.MapSpec `ebpf:"readers"`
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
@@ -119,7 +117,6 @@ type golangMaps struct {
 	Conns      *ebpf.Map `ebpf:"conns"`
 	Events     *ebpf.Map `ebpf:"events"`
 	Goroutines *ebpf.Map `ebpf:"goroutines"`
-	Images     *ebpf.Map `ebpf:"images"`
 	LatestConn *ebpf.Map `ebpf:"latest_conn"`
 	Readers    *ebpf.Map `ebpf:"readers"`
 	Stats      *ebpf.Map `ebpf:"stats"`
@@ -132,7 +129,6 @@ func (m *golangMaps) Close() error {
 		m.Conns,
 		m.Events,
 		m.Goroutines,
-		m.Images,
 		m.LatestConn,
 		m.Readers,
 		m.Stats,

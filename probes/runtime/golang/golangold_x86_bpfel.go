@@ -19,7 +19,6 @@ const (
 	golangOldMapConns                 = "conns"
 	golangOldMapEvents                = "events"
 	golangOldMapGoroutines            = "goroutines"
-	golangOldMapImages                = "images"
 	golangOldMapLatestConn            = "latest_conn"
 	golangOldMapReaders               = "readers"
 	golangOldMapStats                 = "stats"
@@ -81,7 +80,6 @@ type golangOldMapSpecs struct {
 	Conns      *ebpf.MapSpec `ebpf:"conns"`
 	Events     *ebpf.MapSpec `ebpf:"events"`
 	Goroutines *ebpf.MapSpec `ebpf:"goroutines"`
-	Images     *ebpf.MapSpec `ebpf:"images"`
 	LatestConn *ebpf.MapSpec `ebpf:"latest_conn"`
 	Readers    *ebpf.MapSpec `ebpf:"readers"`
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
@@ -119,7 +117,6 @@ type golangOldMaps struct {
 	Conns      *ebpf.Map `ebpf:"conns"`
 	Events     *ebpf.Map `ebpf:"events"`
 	Goroutines *ebpf.Map `ebpf:"goroutines"`
-	Images     *ebpf.Map `ebpf:"images"`
 	LatestConn *ebpf.Map `ebpf:"latest_conn"`
 	Readers    *ebpf.Map `ebpf:"readers"`
 	Stats      *ebpf.Map `ebpf:"stats"`
@@ -132,7 +129,6 @@ func (m *golangOldMaps) Close() error {
 		m.Conns,
 		m.Events,
 		m.Goroutines,
-		m.Images,
 		m.LatestConn,
 		m.Readers,
 		m.Stats,

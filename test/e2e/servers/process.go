@@ -38,7 +38,24 @@ func NewCgroup(t testing.TB) *Cgroup {
 	if root == "" {
 		t.Fatal("no cgroup2 hierarchy is mounted")
 	}
-	path, err := os.MkdirTemp(root, "breadcrumb-e2e-")
+	return newCgroup(t, root, root)
+}
+
+// Below makes a cgroup within this one.
+func (c *Cgroup) Below(t testing.TB) *Cgroup {
+	t.Helper()
+	return newCgroup(t, cgroup2Root(), c.Dir())
+}
+
+// Dir is the folder of the cgroup.
+func (c *Cgroup) Dir() string { return c.dir.Name() }
+
+// FD is a descriptor of it, for syscall.SysProcAttr.CgroupFD.
+func (c *Cgroup) FD() int { return int(c.dir.Fd()) }
+
+func newCgroup(t testing.TB, root, in string) *Cgroup {
+	t.Helper()
+	path, err := os.MkdirTemp(in, "breadcrumb-e2e-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +136,7 @@ func Run(t testing.TB, o Options, name string, args ...string) *Process {
 	}
 	if o.Cgroup != nil {
 		cmd.SysProcAttr.UseCgroupFD = true
-		cmd.SysProcAttr.CgroupFD = int(o.Cgroup.dir.Fd())
+		cmd.SysProcAttr.CgroupFD = o.Cgroup.FD()
 	}
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", name, err)

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package correlate
+
+import (
+	"breadcrumb/internal/span"
+
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+)
+
+// process is what the rules know of a process, from its first span on.
+type process struct {
+	target *span.Target
+	goids  uint64 // highest goroutine id that was seen
+	// goroutines says that these run the program, on any thread: threads say nothing, also where the kernel side did not
+	// know of them yet.
+	goroutines bool
+	// queues says that its event loops read from all sockets that are ready before they go on with what waited for any
+	// of them: whom they have read last says nothing. So does Python's asyncio.
+	queues bool
+}
+
+func (c *Correlator) process(pid uint32, target *span.Target) *process {
+	p := c.processes[pid]
+	if p == nil {
+		p = &process{}
+		c.processes[pid] = p
+	}
+	if p.target != target {
+		name := runtimeName(target)
+		p.target, p.goroutines, p.queues = target, name == "go", name == "cpython" || name == "pypy"
+	}
+	return p
+}
+
+// runtimeName is process.runtime.name, or empty.
+func runtimeName(t *span.Target) string {
+	if t != nil {
+		for _, kv := range t.Resource {
+			if kv.Key == semconv.ProcessRuntimeNameKey {
+				return kv.Value.AsString()
+			}
+		}
+	}
+	return ""
+}
