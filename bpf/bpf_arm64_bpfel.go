@@ -130,6 +130,7 @@ const (
 	bpfEventFlagFLAG_CAUSE_GOROUTINE bpfEventFlag = 16
 	bpfEventFlagFLAG_CAUSE_INHERITED bpfEventFlag = 32
 	bpfEventFlagFLAG_URING           bpfEventFlag = 64
+	bpfEventFlagFLAG_CAUSE_TASK      bpfEventFlag = 128
 )
 
 type bpfEventKind uint32
@@ -229,12 +230,13 @@ const (
 	bpfStatSTAT_TARGETS_FULL      bpfStat = 3
 	bpfStatSTAT_GOROUTINES_FULL   bpfStat = 4
 	bpfStatSTAT_THREADS_FULL      bpfStat = 5
-	bpfStatSTAT_UNREADABLE        bpfStat = 6
-	bpfStatSTAT_MUTED             bpfStat = 7
-	bpfStatSTAT_AFTER_CLOSE       bpfStat = 8
-	bpfStatSTAT_PROCESS_RING_FULL bpfStat = 9
-	bpfStatSTAT_MISSED_RETURNS    bpfStat = 10
-	bpfStatSTATS                  bpfStat = 11
+	bpfStatSTAT_TASKS_FULL        bpfStat = 6
+	bpfStatSTAT_UNREADABLE        bpfStat = 7
+	bpfStatSTAT_MUTED             bpfStat = 8
+	bpfStatSTAT_AFTER_CLOSE       bpfStat = 9
+	bpfStatSTAT_PROCESS_RING_FULL bpfStat = 10
+	bpfStatSTAT_MISSED_RETURNS    bpfStat = 11
+	bpfStatSTATS                  bpfStat = 12
 )
 
 type bpfTarget struct {
@@ -246,6 +248,11 @@ type bpfTarget struct {
 	Sysfd       uint16
 	Family      uint16
 	Sotype      uint16
+	Context     uint16
+	TssKey      uint16
+	_           [4]byte
+	AutoTssKey  uint64
+	ContextType uint64
 	RingFull    uint64
 	MapFull     uint64
 	Muted       uint64
@@ -254,26 +261,47 @@ type bpfTarget struct {
 type bpfTargetFlag uint32
 
 const (
-	bpfTargetFlagTARGET_GO    bpfTargetFlag = 1
-	bpfTargetFlagTARGET_URING bpfTargetFlag = 2
+	bpfTargetFlagTARGET_GO     bpfTargetFlag = 1
+	bpfTargetFlagTARGET_URING  bpfTargetFlag = 2
+	bpfTargetFlagTARGET_PYTHON bpfTargetFlag = 4
+	bpfTargetFlagTARGET_TASKS  bpfTargetFlag = 4
 )
 
+type bpfTaskKey struct {
+	_    structs.HostLayout
+	Tgid uint32
+	Pad  uint32
+	Id   uint64
+}
+
+type bpfTaskState struct {
+	_       structs.HostLayout
+	Request uint64
+	ConnKey uint64
+	Conn    uint64
+	Parent  uint64
+	Shared  uint32
+	Pad     uint32
+}
+
 type bpfThread struct {
-	_         structs.HostLayout
-	Begin     uint64
-	Request   uint64
-	Message   uint32
-	Watched   uint32
-	Sk        uint64
-	Msg       uint64
-	Flags     uint32
-	ReadFlags uint32
-	ReadSk    uint64
-	ReadMsg   uint64
-	SendSk    uint64
-	SendMsg   uint64
-	SendSeq   uint32
-	Pad       uint32
+	_           structs.HostLayout
+	Begin       uint64
+	Request     uint64
+	Message     uint32
+	Watched     uint32
+	Sk          uint64
+	Msg         uint64
+	Flags       uint32
+	ReadFlags   uint32
+	ReadSk      uint64
+	ReadMsg     uint64
+	SendSk      uint64
+	SendMsg     uint64
+	SendSeq     uint32
+	Pad         uint32
+	AcceptedKey uint64
+	Accepted    uint64
 }
 
 type bpfVerdictKind uint32
@@ -301,6 +329,7 @@ const (
 	bpfMapReaders                        = "readers"
 	bpfMapStats                          = "stats"
 	bpfMapTargets                        = "targets"
+	bpfMapTasks                          = "tasks"
 	bpfMapThreads                        = "threads"
 	bpfMapVerdicts                       = "verdicts"
 	bpfProgCgroupAttachTask              = "cgroup_attach_task"
@@ -469,6 +498,7 @@ type bpfMapSpecs struct {
 	Readers    *ebpf.MapSpec `ebpf:"readers"`
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
 	Targets    *ebpf.MapSpec `ebpf:"targets"`
+	Tasks      *ebpf.MapSpec `ebpf:"tasks"`
 	Threads    *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
 }
@@ -531,6 +561,7 @@ type bpfMaps struct {
 	Readers    *ebpf.Map `ebpf:"readers"`
 	Stats      *ebpf.Map `ebpf:"stats"`
 	Targets    *ebpf.Map `ebpf:"targets"`
+	Tasks      *ebpf.Map `ebpf:"tasks"`
 	Threads    *ebpf.Map `ebpf:"threads"`
 	Verdicts   *ebpf.Map `ebpf:"verdicts"`
 }
@@ -548,6 +579,7 @@ func (m *bpfMaps) Close() error {
 		m.Readers,
 		m.Stats,
 		m.Targets,
+		m.Tasks,
 		m.Threads,
 		m.Verdicts,
 	)

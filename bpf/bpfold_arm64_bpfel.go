@@ -28,6 +28,7 @@ const (
 	bpfOldMapRooms                          = "rooms"
 	bpfOldMapStats                          = "stats"
 	bpfOldMapTargets                        = "targets"
+	bpfOldMapTasks                          = "tasks"
 	bpfOldMapThreads                        = "threads"
 	bpfOldMapVerdicts                       = "verdicts"
 	bpfOldMapWorks                          = "works"
@@ -192,6 +193,7 @@ type bpfOldMapSpecs struct {
 	Rooms      *ebpf.MapSpec `ebpf:"rooms"`
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
 	Targets    *ebpf.MapSpec `ebpf:"targets"`
+	Tasks      *ebpf.MapSpec `ebpf:"tasks"`
 	Threads    *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
 	Works      *ebpf.MapSpec `ebpf:"works"`
@@ -256,6 +258,7 @@ type bpfOldMaps struct {
 	Rooms      *ebpf.Map `ebpf:"rooms"`
 	Stats      *ebpf.Map `ebpf:"stats"`
 	Targets    *ebpf.Map `ebpf:"targets"`
+	Tasks      *ebpf.Map `ebpf:"tasks"`
 	Threads    *ebpf.Map `ebpf:"threads"`
 	Verdicts   *ebpf.Map `ebpf:"verdicts"`
 	Works      *ebpf.Map `ebpf:"works"`
@@ -275,6 +278,7 @@ func (m *bpfOldMaps) Close() error {
 		m.Rooms,
 		m.Stats,
 		m.Targets,
+		m.Tasks,
 		m.Threads,
 		m.Verdicts,
 		m.Works,

@@ -26,6 +26,7 @@ enum conn_role {
 enum conn_flag {
 	CONN_ANNOUNCED = 1, /* user space has its conn_event */
 	CONN_LOST = 2,	    /* an event was lost; the next one says so */
+	CONN_SERVING = 4,   /* a request was read, and the response has not begun */
 	CONN_STARTED = 8,   /* dir is set */
 	CONN_NOTED = 16,    /* noted_* hold the cause of the next call */
 	CONN_PEER_END = 32, /* END_PEER was sent */

@@ -34,6 +34,8 @@ enum event_flag {
 	FLAG_CAUSE_GOROUTINE = 16, /* cause was found in a goroutine's context, else in a thread's */
 	FLAG_CAUSE_INHERITED = 32, /* it is the context of a goroutine's ancestor */
 	FLAG_URING = 64,	   /* moved by io_uring: position only */
+	FLAG_CAUSE_TASK =
+		128, /* what task holds is a task of another runtime; cause, if any, was found in its context */
 };
 
 /* How a connection ended; the order is that of probes.End. */
@@ -84,7 +86,7 @@ struct data_event {
 	u64 pos;	 /* bytes before these in this direction, since the connection was first seen */
 	u64 request;	 /* id of the request or call that is under way on the connection, or 0 */
 	u64 cause;	 /* of a call: the request that was current where it was made, or 0 */
-	u64 task;	 /* goroutine id, or 0 */
+	u64 task;	 /* goroutine id, or what FLAG_CAUSE_TASK says, or 0 */
 	u64 parent_task; /* id of the goroutine that started it, or 0; only for calls */
 	u32 tid;
 	u32 total;    /* bytes that moved */
@@ -128,6 +130,7 @@ enum stat {
 	STAT_TARGETS_FULL,	/* children of watched processes for which targets had no room */
 	STAT_GOROUTINES_FULL,	/* goroutines whose request could not be kept */
 	STAT_THREADS_FULL,	/* threads whose request could not be kept */
+	STAT_TASKS_FULL,	/* tasks whose request could not be kept */
 	STAT_UNREADABLE,	/* reads of a process's memory that failed */
 	STAT_MUTED,		/* calls on connections that no protocol claims */
 	STAT_AFTER_CLOSE,	/* calls on TCP sockets that were closed already: their bytes are not seen */

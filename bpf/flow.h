@@ -14,6 +14,7 @@
 #include "goroutine_map.h"
 #include "http1.h"
 #include "syscall.h"
+#include "task_map.h"
 #include "thread_map.h"
 
 const volatile u32 head_limit = 16384; /* bytes of a message's head that are captured at most */
@@ -483,11 +484,17 @@ static __always_inline void new_request(struct conn *c)
 
 /* name_call names a call: who makes it, and on whose behalf. */
 static __always_inline u32 name_call(const struct io *io, struct conn *c, struct target *target,
-				     struct thread *thread, struct goids *ids)
+				     struct thread *thread, struct goids *ids, u64 task)
 {
 	u32 flags = 0;
 
 	new_request(c);
+	if (task && !io->uring) {
+		c->flags &= ~CONN_NOTED;
+		ids->id = task;
+		c->cause = task_request(io->tgid, task);
+		return FLAG_CAUSE_TASK;
+	}
 	if (c->flags & CONN_NOTED) {
 		c->flags &= ~CONN_NOTED;
 		c->cause = c->noted;
@@ -548,6 +555,7 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	bool turn, start;
 	bool kept = true;
 	u64 word = 0;
+	u64 task = 0;
 
 	/* Bytes that moved unseen (splice, io_uring) show in TCP's own count. A FIN counts as one. */
 	if (io->tcp) {
@@ -599,6 +607,8 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 
 	if (target->flags & TARGET_GO && t->asks)
 		t->ids = read_goids(target, regs->g, regs->sp, c->task);
+	if (target->flags & TARGET_TASKS && start && c->protocol == PROTOCOL_HTTP1)
+		task = current_task_id(target);
 	if (start && t->asks) {
 		t->flags |= FLAG_NAMED;
 		if (dir == DIR_EGRESS) {
@@ -606,10 +616,22 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 				t->ids.parent = read_parent_goid(target, regs->g);
 				c->task = t->ids.id;
 			}
-			t->flags |= name_call(io, c, target, thread, &t->ids);
+			t->flags |= name_call(io, c, target, thread, &t->ids, task);
 		} else {
 			new_request(c);
 			c->cause = 0;
+			c->flags |= CONN_SERVING;
+			if (task) {
+				t->flags |= FLAG_CAUSE_TASK;
+				t->ids.id = task;
+			}
+		}
+	} else if (start && dir == DIR_EGRESS) {
+		c->flags &= ~CONN_SERVING;
+		if (task) {
+			t->flags |= FLAG_CAUSE_TASK;
+			t->ids.id = task;
+			task_answers(io->tgid, task, io->key, c->id);
 		}
 	}
 
@@ -617,6 +639,8 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	if (dir == DIR_INGRESS && c->protocol == PROTOCOL_HTTP1) {
 		if (io->uring) {
 			thread->request = 0;
+		} else if (task) {
+			task_works(io->tgid, task, c->role == ROLE_SERVER ? c->request : c->cause);
 		} else if (!(target->flags & TARGET_GO)) {
 			thread->request = c->role == ROLE_SERVER ? c->request : c->cause;
 		} else if (t->asks && t->ids.id && (c->task != t->ids.id || c->names % REFRESH == 0)) {

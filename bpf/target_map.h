@@ -3,8 +3,10 @@
 #define TARGET_MAP_H
 
 enum target_flag {
-	TARGET_GO = 1,	  /* goroutines are the execution contexts, not threads */
-	TARGET_URING = 2, /* it was seen to move socket data by io_uring; set by programs */
+	TARGET_GO = 1,	   /* goroutines are the execution contexts, not threads */
+	TARGET_URING = 2,  /* it was seen to move socket data by io_uring; set by programs */
+	TARGET_PYTHON = 4, /* contexts are told apart */
+	TARGET_TASKS = TARGET_PYTHON,
 };
 
 /* A watched process. The counters are requests whose first event never reached user space. */
@@ -16,6 +18,10 @@ struct target {
 	u16 sysfd;	  /* of net.netFD.pfd.Sysfd */
 	u16 family;	  /* of net.netFD.family */
 	u16 sotype;	  /* of net.netFD.sotype */
+	u16 context;	  /* of PyThreadState.context */
+	u16 tss_key;	  /* 1 + the key of CPython's thread-specific data; 0: not read yet */
+	u64 auto_tss_key; /* address of _PyRuntime.gilstate.autoTSSkey in the process */
+	u64 context_type; /* address of PyContext_Type */
 	u64 ring_full;
 	u64 map_full;
 	u64 muted; /* runs of bytes on connections that no protocol claims */

@@ -25,6 +25,9 @@ struct thread {
 	u64 send_msg;
 	u32 send_seq; /* write_seq of what is told so far */
 	u32 pad;
+	/* The connection that it has accepted, until it makes a task: */
+	u64 accepted_key;
+	u64 accepted; /* id; 0: none */
 };
 
 #ifdef OLD_KERNEL /* before 5.11 */

@@ -54,12 +54,14 @@ const (
 	FlagCauseGoroutine = uint32(bpfEventFlagFLAG_CAUSE_GOROUTINE)
 	FlagCauseInherited = uint32(bpfEventFlagFLAG_CAUSE_INHERITED)
 	FlagURing          = uint32(bpfEventFlagFLAG_URING)
+	FlagCauseTask      = uint32(bpfEventFlagFLAG_CAUSE_TASK)
 )
 
 // Flags of a Target.
 const (
-	TargetGo    = uint32(bpfTargetFlagTARGET_GO)
-	TargetURing = uint32(bpfTargetFlagTARGET_URING)
+	TargetGo     = uint32(bpfTargetFlagTARGET_GO)
+	TargetURing  = uint32(bpfTargetFlagTARGET_URING)
+	TargetPython = uint32(bpfTargetFlagTARGET_PYTHON)
 )
 
 // VerdictKind is what user space decides on a connection.

@@ -263,7 +263,16 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
+#if defined(__TARGET_ARCH_x86)
+struct thread_struct {
+	unsigned long fsbase;
+};
+#endif
+
 struct task_struct {
+#if defined(__TARGET_ARCH_x86)
+	struct thread_struct thread;
+#endif
 	pid_t pid;
 	pid_t tgid;
 	unsigned int flags;

@@ -200,7 +200,7 @@ func (c *Correlator) begin(s *span.Span) {
 	if s.Kind == trace.SpanKindClient && !(process.goroutines && ev.CauseSource == span.SourceThread) {
 		n.setParent(c.cause(s), ev.CauseSource)
 	}
-	if c.mover != nil && !process.goroutines {
+	if c.mover != nil && !process.goroutines && ev.Task == 0 { // else it is not the thread that counts
 		c.mover.process = process
 		if s.Kind == trace.SpanKindClient {
 			c.mover.began(callSent, n)
@@ -215,7 +215,7 @@ func (c *Correlator) begin(s *span.Span) {
 // answered takes note of who read or wrote the first of an answer.
 func (c *Correlator) answered(s *span.Span) {
 	n := c.nodes[s.ID]
-	if n == nil || n.span != s || c.mover == nil {
+	if n == nil || n.span != s || c.mover == nil || s.Evidence.Task != 0 {
 		return
 	}
 	if n.kind == trace.SpanKindClient {

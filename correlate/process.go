@@ -11,7 +11,7 @@ import (
 // process is what the rules know of a process, from its first span on.
 type process struct {
 	target *span.Target
-	goids  uint64 // highest goroutine id that was seen
+	goids  uint64 // highest goroutine id that was seen, where there are any
 	// goroutines says that these run the program, on any thread: threads say nothing, also where the kernel side did not
 	// know of them yet.
 	goroutines bool

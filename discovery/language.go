@@ -109,7 +109,7 @@ func mappedRuntime(dir string, want Language) string {
 
 // libraryVersion asks a libpython for its version, once per library.
 func (i *Inspector) versionOfLibrary(dir, lib string) string {
-	f, err := openIn(dir, lib)
+	f, err := OpenIn(dir, lib)
 	if err != nil {
 		return ""
 	}
@@ -176,7 +176,7 @@ const maxFile = 64 << 10
 
 // readIn is the head of a file in the process's own file system, or nil.
 func readIn(dir, name string) []byte {
-	f, err := openIn(dir, name)
+	f, err := OpenIn(dir, name)
 	if err != nil {
 		return nil
 	}
@@ -188,10 +188,10 @@ func readIn(dir, name string) []byte {
 	return data
 }
 
-// openIn opens a regular file in the file system that a process sees. The path is the process's own and
+// OpenIn opens a regular file in the file system that a process sees. The path is the process's own and
 // not to be trusted: links are followed inside its root only, and nothing but a regular file is
 // opened: to open a device can have effects.
-func openIn(dir, name string) (*os.File, error) {
+func OpenIn(dir, name string) (*os.File, error) {
 	root, err := unix.Open(dir+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dir + "/root", Err: err}

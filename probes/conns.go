@@ -289,9 +289,13 @@ func (c *Conns) data(record []byte) {
 	}
 	if e.Cause != 0 {
 		binary.BigEndian.PutUint64(ev.Cause[:], e.Cause)
-		ev.CauseSource = span.SourceThread
-		if e.Flags&bpf.FlagCauseGoroutine != 0 {
+		switch {
+		case e.Flags&bpf.FlagCauseGoroutine != 0:
 			ev.CauseSource = span.SourceGoroutine
+		case e.Flags&bpf.FlagCauseTask != 0:
+			ev.CauseSource = span.SourceTask
+		default:
+			ev.CauseSource = span.SourceThread
 		}
 	}
 	if e.Hdr.Tgid != k.Target.PID {

@@ -25,6 +25,7 @@ const (
 	logicMapReaders          = "readers"
 	logicMapStats            = "stats"
 	logicMapTargets          = "targets"
+	logicMapTasks            = "tasks"
 	logicMapThreads          = "threads"
 	logicMapVerdicts         = "verdicts"
 	logicProgGatherBytes     = "gather_bytes"
@@ -101,6 +102,7 @@ type logicMapSpecs struct {
 	Readers    *ebpf.MapSpec `ebpf:"readers"`
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
 	Targets    *ebpf.MapSpec `ebpf:"targets"`
+	Tasks      *ebpf.MapSpec `ebpf:"tasks"`
 	Threads    *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
 }
@@ -145,6 +147,7 @@ type logicMaps struct {
 	Readers    *ebpf.Map `ebpf:"readers"`
 	Stats      *ebpf.Map `ebpf:"stats"`
 	Targets    *ebpf.Map `ebpf:"targets"`
+	Tasks      *ebpf.Map `ebpf:"tasks"`
 	Threads    *ebpf.Map `ebpf:"threads"`
 	Verdicts   *ebpf.Map `ebpf:"verdicts"`
 }
@@ -160,6 +163,7 @@ func (m *logicMaps) Close() error {
 		m.Readers,
 		m.Stats,
 		m.Targets,
+		m.Tasks,
 		m.Threads,
 		m.Verdicts,
 	)

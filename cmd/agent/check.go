@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -230,7 +231,7 @@ func goProbe(core *bpf.Core) finding {
 	defer r.Close()
 	t := &discovery.Target{Language: discovery.Go, Exe: "/proc/self/exe"}
 	t.PID = uint32(os.Getpid())
-	probe, note, err := r.Attach(t)
+	probe, note, err := r.Attach(context.Background(), t)
 	switch {
 	case err != nil:
 		return finding{item, "no", oneLine(err) + "; calls of Go's pooled client have no parent"}

@@ -154,8 +154,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	programs(a.core.Programs())
-	if a.golang != nil {
-		programs(a.golang.Programs())
+	for _, r := range a.runtimes {
+		programs(r.Programs())
 	}
 	if sizes, err := a.core.MapBytes(); err == nil {
 		for name, bytes := range sizes {

@@ -28,7 +28,9 @@ import (
 	"breadcrumb/internal/version"
 	"breadcrumb/probes"
 	"breadcrumb/probes/runtime/golang"
+	"breadcrumb/probes/runtime/python"
 
+	"github.com/cilium/ebpf"
 	"go.uber.org/zap"
 	"golang.org/x/term"
 )
@@ -92,7 +94,7 @@ const (
 type agent struct {
 	log      *zap.Logger
 	core     *bpf.Core
-	golang   *golang.Runtime
+	runtimes map[discovery.Language]runtimeProbe
 	rules    *discovery.Selector
 	table    *discovery.Table
 	cgroups  *discovery.Cgroups // nil: the kernel side does not choose by them
@@ -106,7 +108,20 @@ type agent struct {
 	leaving  []leaving             // in the order of their time
 	attached sync.WaitGroup
 
+	attaching     context.Context
+	stopAttaching context.CancelFunc
+
 	processesLost uint64 // events of processes that were lost, when all were last looked at
+}
+
+// runtimeProbe is what sees into the processes of one language.
+type runtimeProbe interface {
+	// Attach begins with a process. The note says what will not be seen of it and why; the Closer is nil if there is
+	// nothing to be closed.
+	Attach(ctx context.Context, t *discovery.Target) (c io.Closer, note string, err error)
+	// Programs are the loaded programs by name.
+	Programs() map[string]*ebpf.Program
+	Close() error
 }
 
 // leaving is a process that has ended, or is not what it was.
@@ -157,7 +172,9 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 		return err
 	}
 	defer func() { err = errors.Join(err, core.Close()) }()
-	a := &agent{log: log, core: core, rules: selector, queue: queue, probes: map[uint32]io.Closer{}, counted: map[uint32]bpf.Target{}, rings: map[uint32]string{}}
+	a := &agent{log: log, core: core, rules: selector, queue: queue, probes: map[uint32]io.Closer{}, counted: map[uint32]bpf.Target{}, rings: map[uint32]string{}, runtimes: map[discovery.Language]runtimeProbe{}}
+	a.attaching, a.stopAttaching = context.WithCancel(context.WithoutCancel(ctx))
+	defer a.stopAttaching()
 	seed := rand.Uint64()
 	a.pipeline = newPipeline(protocols(&cfg), core, a.target, queue.Add, seed)
 	if record != "" {
@@ -171,12 +188,21 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 			return err
 		}
 	}
-	if goProbe, refused := golang.New(core, log.Named("go")); refused != nil {
+	if p, refused := golang.New(core, log.Named("go")); refused != nil {
 		log.Warn("calls of Go's pooled HTTP client will have no parent", zap.Error(refused))
 	} else {
-		a.golang = goProbe
-		defer func() { err = errors.Join(err, a.golang.Close()) }()
+		a.runtimes[discovery.Go] = p
 	}
+	if p, refused := python.New(core, log.Named("python")); refused != nil {
+		log.Warn("calls in Python's event loops will have no parent", zap.Error(refused))
+	} else {
+		a.runtimes[discovery.Python] = p
+	}
+	defer func() {
+		for _, p := range a.runtimes {
+			err = errors.Join(err, p.Close())
+		}
+	}()
 	a.table = discovery.NewTable(inspector, selector, discovery.Hooks{
 		Added: a.added, Removed: a.removed, Replaced: a.replaced,
 	}, log.Named("discovery"))
@@ -289,6 +315,7 @@ func (a *agent) shutDown(readers *sync.WaitGroup, readErr chan error, closeOutpu
 		errs = append(errs, <-readErr)
 	}
 	readers.Wait()
+	a.stopAttaching()
 	a.attached.Wait()
 	a.mu.Lock()
 	for pid, p := range a.probes {
@@ -491,16 +518,17 @@ func (a *agent) added(t *discovery.Target) {
 	}
 	a.log.Debug("watching", zap.Uint32("pid", t.PID), zap.String("service", t.Service), zap.String("rule", t.Rule),
 		zap.String("language", string(t.Language)), zap.String("version", t.Version))
-	if t.Language != discovery.Go || a.golang == nil {
+	runtime := a.runtimes[t.Language]
+	if runtime == nil {
 		return
 	}
 	a.attached.Go(func() {
-		probe, note, err := a.golang.Attach(t)
+		probe, note, err := runtime.Attach(a.attaching, t)
 		switch {
 		case errors.Is(err, discovery.ErrGone):
 		case err != nil:
-			a.log.Warn("calls of this process's HTTP client have no parent", zap.Uint32("pid", t.PID),
-				zap.String("service", t.Service), zap.Error(err))
+			a.log.Warn("some calls of this process will have no parent", zap.Uint32("pid", t.PID), zap.String("service", t.Service),
+				zap.String("language", string(t.Language)), zap.Error(err))
 		case note != "":
 			a.log.Info(note, zap.Uint32("pid", t.PID), zap.String("service", t.Service))
 		}

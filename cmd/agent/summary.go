@@ -80,7 +80,7 @@ func (a *agent) summary(w io.Writer) {
 func (a *agent) kernelTrouble() []string {
 	var lines []string
 	if stats, err := a.core.Stats(); err == nil {
-		for _, name := range []string{"threads_full", "goroutines_full", "conns_full", "targets_full", "missed_returns", "process_ring_full"} {
+		for _, name := range []string{"threads_full", "goroutines_full", "tasks_full", "conns_full", "targets_full", "missed_returns", "process_ring_full"} {
 			if n := stats[name]; n > 0 {
 				lines = append(lines, fmt.Sprintf("kernel side, %s: %d", troubleText[name], n))
 			}
@@ -98,6 +98,7 @@ func (a *agent) kernelTrouble() []string {
 // troubleText says in words what counters of enum stat mean.
 var troubleText = map[string]string{
 	"threads_full":      "calls of threads for which there was no memory",
+	"tasks_full":        "requests of tasks for which there was no room",
 	"goroutines_full":   "requests of goroutines for which there was no room",
 	"conns_full":        "calls on connections for which there was no room (kernel.max_connections)",
 	"targets_full":      "processes for which there was no room (kernel.max_processes)",

@@ -34,6 +34,7 @@ const (
 	SourceHeader                        // the context in the request's own headers
 	SourceLocalConnection               // the span at the other end of the same connection, on this node
 	SourceGoroutine                     // the goroutine that made the call, or one that it descends from
+	SourceTask                          // the task that made the call (asyncio), or one from which it was made
 	SourceThread                        // the thread that made the call was serving that request
 	SourceEventLoop                     // the same of a thread that serves many at once, confirmed by what came after
 )
@@ -47,6 +48,8 @@ func (s Source) String() string {
 		return "local-connection"
 	case SourceGoroutine:
 		return "goroutine"
+	case SourceTask:
+		return "task"
 	case SourceThread:
 		return "thread"
 	case SourceEventLoop:
@@ -68,7 +71,8 @@ type Context struct {
 // from the chunk; the correlator's rules are the only readers.
 type Evidence struct {
 	PID, TID uint32
-	// Task is the goroutine that moved the bytes, or asked for them to be moved; 0 where there is none.
+	// Task is the goroutine, or task of another runtime, that moved the bytes, or asked for them to be moved; 0 where
+	// there is none.
 	Task uint64
 	// ParentTask is the goroutine that started Task; 0 where it is not known.
 	ParentTask uint64

@@ -22,6 +22,8 @@ var testBinaries = map[string]string{
 	"logic":  "bpf/test",
 	"inside": "test/vm/inside",
 	"e2e":    "test/e2e",
+
+	"accuracy": "test/accuracy",
 }
 
 // programs are what the tests compile with flags of their own, for there is no compiler in a machine.

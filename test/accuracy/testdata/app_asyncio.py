@@ -2,11 +2,15 @@
 """An asyncio server, on the standard library's streams, that makes calls for each request. It knows nothing of tracing."""
 
 import asyncio
+import http.client
 import os
 import random
+import threading
 
 HOST, PORT = os.environ["BACKEND"].removeprefix("http://").split(":")
 idle = []
+running = set()
+local = threading.local()
 
 
 async def read_head(reader):
@@ -42,6 +46,52 @@ async def serve(shape, request):
         await call(request, 1)
     elif shape == "gather":
         await asyncio.gather(call(request, 0), call(request, 1))
+    elif shape == "task":
+        task = asyncio.create_task(paused(request, 0))
+        await pause()
+        await call(request, 1)
+        await task
+    elif shape == "later":
+        done = loop.create_future()
+        loop.call_later(random.random() * 0.003, begin, request, done)
+        await done
+        await call(request, 1)
+    elif shape == "thread":
+        await asyncio.to_thread(blocking, request, 0)
+        await asyncio.to_thread(blocking, request, 1)
+    elif shape == "executor":
+        await loop.run_in_executor(None, blocking, request, 0)
+        await loop.run_in_executor(None, blocking, request, 1)
+    elif shape == "queue":
+        for n in range(2):
+            done = loop.create_future()
+            jobs.put_nowait((request, n, done))
+            await done
+
+
+async def paused(request, n):
+    await pause()
+    await call(request, n)
+
+
+def begin(request, done):
+    running.add(task := loop.create_task(call(request, 0)))
+    task.add_done_callback(lambda _: (running.discard(task), done.set_result(None)))
+
+
+def blocking(request, n):
+    """A call of a thread, on a connection that the thread keeps."""
+    if not hasattr(local, "connection"):
+        local.connection = http.client.HTTPConnection(HOST, int(PORT))
+    local.connection.request("GET", f"/call/{request}/{n}")
+    local.connection.getresponse().read()
+
+
+async def worker():
+    while True:
+        request, n, done = await jobs.get()
+        await call(request, n)
+        done.set_result(None)
 
 
 async def connection(reader, writer):
@@ -57,6 +107,11 @@ async def connection(reader, writer):
 
 
 async def main():
+    global loop, jobs
+    loop = asyncio.get_running_loop()
+    jobs = asyncio.Queue()
+    for _ in range(8):
+        running.add(loop.create_task(worker()))
     server = await asyncio.start_server(connection, "127.0.0.1", int(os.environ["PORT"]), backlog=128)
     await server.serve_forever()
 

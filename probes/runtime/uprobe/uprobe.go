@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package uprobe loads and attaches the probes that the runtimes have of their own, beside the core.
+package uprobe
+
+import (
+	"debug/elf"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+
+	"breadcrumb/bpf"
+	"breadcrumb/discovery"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// Object is a loaded object, which shares the core's maps. Its methods may be called from any goroutine.
+type Object struct {
+	name string
+	load func(ebpf.AttachType) (*ebpf.Collection, error)
+
+	mu    sync.Mutex
+	plain *ebpf.Collection
+	multi *ebpf.Collection // for uprobe_multi; nil until it is needed
+}
+
+// Load loads an object of bpf2go's; read is the one for the core's build; object is its name, for errors.
+func Load(core *bpf.Core, object string, read func() (*ebpf.CollectionSpec, error)) (*Object, error) {
+	spec, err := read()
+	if err != nil {
+		return nil, fmt.Errorf("read the built-in BPF object: %w", err)
+	}
+	replace := map[string]*ebpf.Map{}
+	for name, own := range spec.Maps {
+		if strings.HasPrefix(name, ".") {
+			continue // constants, of which each object has its own
+		}
+		m := core.Maps()[name]
+		if m == nil {
+			// A map of the headers that is not the core's would hold another truth, as two sequences of ids.
+			return nil, fmt.Errorf("load the %s probe: the core has no map %s", object, name)
+		}
+		own.MaxEntries, own.Flags = m.MaxEntries(), m.Flags()
+		replace[name] = m
+	}
+	o := &Object{name: object}
+	o.load = func(attach ebpf.AttachType) (*ebpf.Collection, error) {
+		own := spec.Copy()
+		for _, p := range own.Programs {
+			p.AttachType = attach
+		}
+		c, err := ebpf.NewCollectionWithOptions(own, ebpf.CollectionOptions{MapReplacements: replace})
+		if err != nil {
+			return nil, fmt.Errorf("load the %s probe: %w", o.name, err)
+		}
+		return c, nil
+	}
+	if o.plain, err = o.load(ebpf.AttachNone); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// Close unloads the object. What was attached must have been closed before.
+func (o *Object) Close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.plain.Close()
+	if o.multi != nil {
+		o.multi.Close()
+	}
+	return nil
+}
+
+// Programs are the loaded programs by name.
+func (o *Object) Programs() map[string]*ebpf.Program {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.multi != nil {
+		return o.multi.Programs
+	}
+	return o.plain.Programs
+}
+
+// Site is where a probe goes: an offset in a file, or the return from the function that begins there.
+type Site struct {
+	Offset uint64
+	Return bool
+}
+
+// Attach puts a program in one process only: another one that runs the same file and is not watched pays nothing. It
+// fails with discovery.ErrGone where the process has ended.
+//
+// The perf event is refused without CAP_SYS_ADMIN; uprobe_multi (6.6) is not, but before 6.10 (commit 46ba0e49b642)
+// it may fire for the process's first thread alone.
+func (o *Object) Attach(exe *link.Executable, program string, at Site, pid uint32) (link.Link, error) {
+	l, err := o.attach(exe, program, at, pid)
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrNotExist) {
+		return nil, discovery.ErrGone
+	}
+	return l, err
+}
+
+func (o *Object) attach(exe *link.Executable, program string, at Site, pid uint32) (link.Link, error) {
+	attach := exe.Uprobe
+	if at.Return {
+		attach = exe.Uretprobe
+	}
+	l, err := attach("", o.plain.Programs[program], &link.UprobeOptions{Address: at.Offset, PID: int(pid)})
+	if !errors.Is(err, os.ErrPermission) {
+		return l, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.multi == nil {
+		multi, refused := o.load(ebpf.AttachTraceUprobeMulti)
+		if refused != nil {
+			return nil, fmt.Errorf("%w; without CAP_SYS_ADMIN it takes uprobe_multi: %w", err, refused)
+		}
+		o.multi = multi
+	}
+	attachMulti := exe.UprobeMulti
+	if at.Return {
+		attachMulti = exe.UretprobeMulti
+	}
+	l, refused := attachMulti(nil, o.multi.Programs[program], &link.UprobeMultiOptions{Addresses: []uint64{at.Offset}, PID: pid})
+	if refused != nil {
+		return nil, fmt.Errorf("%w; without CAP_SYS_ADMIN it takes uprobe_multi: %w", err, refused)
+	}
+	return l, nil
+}
+
+// FileOffset is where in a file the code or data lies that is linked at an address.
+func FileOffset(f *elf.File, addr uint64) (uint64, bool) {
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_LOAD && addr >= p.Vaddr && addr-p.Vaddr < p.Filesz {
+			return addr - p.Vaddr + p.Off, true
+		}
+	}
+	return 0, false
+}
