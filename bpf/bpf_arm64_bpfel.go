@@ -240,22 +240,26 @@ const (
 )
 
 type bpfTarget struct {
-	_           structs.HostLayout
-	Flags       uint32
-	Goid        uint16
-	ParentGoid  uint16
-	PersistConn uint16
-	Sysfd       uint16
-	Family      uint16
-	Sotype      uint16
-	Context     uint16
-	TssKey      uint16
-	_           [4]byte
-	AutoTssKey  uint64
-	ContextType uint64
-	RingFull    uint64
-	MapFull     uint64
-	Muted       uint64
+	_             structs.HostLayout
+	Flags         uint32
+	Goid          uint16
+	ParentGoid    uint16
+	PersistConn   uint16
+	Sysfd         uint16
+	Family        uint16
+	Sotype        uint16
+	Context       uint16
+	TssKey        uint16
+	ThreadObject  uint16
+	VirtualThread uint16
+	MonitorOwner  uint16
+	StackBase     uint16
+	_             [4]byte
+	AutoTssKey    uint64
+	ContextType   uint64
+	RingFull      uint64
+	MapFull       uint64
+	Muted         uint64
 }
 
 type bpfTargetFlag uint32
@@ -264,7 +268,8 @@ const (
 	bpfTargetFlagTARGET_GO     bpfTargetFlag = 1
 	bpfTargetFlagTARGET_URING  bpfTargetFlag = 2
 	bpfTargetFlagTARGET_PYTHON bpfTargetFlag = 4
-	bpfTargetFlagTARGET_TASKS  bpfTargetFlag = 4
+	bpfTargetFlagTARGET_JAVA   bpfTargetFlag = 8
+	bpfTargetFlagTARGET_TASKS  bpfTargetFlag = 12
 )
 
 type bpfTaskKey struct {

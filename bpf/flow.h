@@ -608,7 +608,7 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	if (target->flags & TARGET_GO && t->asks)
 		t->ids = read_goids(target, regs->g, regs->sp, c->task);
 	if (target->flags & TARGET_TASKS && start && c->protocol == PROTOCOL_HTTP1)
-		task = current_task_id(target);
+		task = current_task_id(target, regs);
 	if (start && t->asks) {
 		t->flags |= FLAG_NAMED;
 		if (dir == DIR_EGRESS) {
@@ -631,7 +631,8 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 		if (task) {
 			t->flags |= FLAG_CAUSE_TASK;
 			t->ids.id = task;
-			task_answers(io->tgid, task, io->key, c->id);
+			if (target->flags & TARGET_PYTHON)
+				task_answers(io->tgid, task, io->key, c->id);
 		}
 	}
 

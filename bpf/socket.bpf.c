@@ -74,15 +74,16 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newst
 		c = conn_add(key, sk->sk_socket->file->f_inode->i_ino, id >> 32, 0);
 		if (!c)
 			return 0;
+		struct call_regs regs = task_regs(task);
+
 		if (target->flags & TARGET_GO) {
-			struct call_regs regs = task_regs(task);
 			struct goids ids = read_goids(target, regs.g, regs.sp, 0);
 
 			if (ids.id)
 				goroutine_dials(id >> 32, ids.id);
 			return 0;
 		}
-		if (target->flags & TARGET_TASKS && current_task_id(target))
+		if (target->flags & TARGET_TASKS && current_task_id(target, &regs))
 			return 0; /* whatever task writes the bytes makes the call */
 		/* The call is made for the request that is current now; its bytes may be written from another
 		 * callback, when the connection is established. */

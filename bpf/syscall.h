@@ -33,6 +33,7 @@ enum {
 #define REG_ARGS di, si, dx, r10
 #define REG_SP sp
 #define REG_G r14 /* Go: the running goroutine, ABIInternal */
+#define REG_JAVA r15
 #define REG_MODE cs
 #define IS_64_BIT(mode) ((u16)(mode) == 0x33)
 #elif defined(__TARGET_ARCH_arm64)
@@ -60,6 +61,7 @@ enum {
 #define REG_ARGS orig_x0, regs[1], regs[2], regs[3]
 #define REG_SP sp
 #define REG_G regs[28]
+#define REG_JAVA regs[28]
 #define REG_MODE pstate
 #define IS_64_BIT(mode) (!((mode) & 0x10)) /* PSR_MODE32_BIT */
 #endif
@@ -70,7 +72,8 @@ struct call_regs {
 	u32 is_64_bit;
 	u64 args[4];
 	u64 sp;
-	u64 g; /* Go: address of the running runtime.g */
+	u64 g;	  /* Go: address of the running runtime.g */
+	u64 java; /* HotSpot: address of the running JavaThread, where Java code makes the call */
 };
 
 #define READ_REGS(read, arg1, arg2, arg3, arg4)                                                              \
@@ -80,6 +83,7 @@ struct call_regs {
 		.args = {read(arg1), read(arg2), read(arg3), read(arg4)},                                    \
 		.sp = read(REG_SP),                                                                          \
 		.g = read(REG_G),                                                                            \
+		.java = read(REG_JAVA),                                                                      \
 	})
 #define READ_REGS_ARGS(read, ...) READ_REGS(read, __VA_ARGS__)
 

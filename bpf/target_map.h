@@ -6,22 +6,27 @@ enum target_flag {
 	TARGET_GO = 1,	   /* goroutines are the execution contexts, not threads */
 	TARGET_URING = 2,  /* it was seen to move socket data by io_uring; set by programs */
 	TARGET_PYTHON = 4, /* contexts are told apart */
-	TARGET_TASKS = TARGET_PYTHON,
+	TARGET_JAVA = 8,   /* virtual threads are told apart */
+	TARGET_TASKS = TARGET_PYTHON | TARGET_JAVA,
 };
 
 /* A watched process. The counters are requests whose first event never reached user space. */
 struct target {
 	u32 flags;
-	u16 goid;	  /* offset of runtime.g.goid, bytes */
-	u16 parent_goid;  /* of runtime.g.parentGoid; 0: this Go has none */
-	u16 persist_conn; /* of net/http.persistConn.conn */
-	u16 sysfd;	  /* of net.netFD.pfd.Sysfd */
-	u16 family;	  /* of net.netFD.family */
-	u16 sotype;	  /* of net.netFD.sotype */
-	u16 context;	  /* of PyThreadState.context */
-	u16 tss_key;	  /* 1 + the key of CPython's thread-specific data; 0: not read yet */
-	u64 auto_tss_key; /* address of _PyRuntime.gilstate.autoTSSkey in the process */
-	u64 context_type; /* address of PyContext_Type */
+	u16 goid;	    /* offset of runtime.g.goid, bytes */
+	u16 parent_goid;    /* of runtime.g.parentGoid; 0: this Go has none */
+	u16 persist_conn;   /* of net/http.persistConn.conn */
+	u16 sysfd;	    /* of net.netFD.pfd.Sysfd */
+	u16 family;	    /* of net.netFD.family */
+	u16 sotype;	    /* of net.netFD.sotype */
+	u16 context;	    /* of PyThreadState.context */
+	u16 tss_key;	    /* 1 + the key of CPython's thread-specific data; 0: not read yet */
+	u16 thread_object;  /* of JavaThread._threadObj */
+	u16 virtual_thread; /* of JavaThread._vthread */
+	u16 monitor_owner;  /* of JavaThread._monitor_owner_id */
+	u16 stack_base;	    /* of JavaThread._stack_base, before _stack_size */
+	u64 auto_tss_key;   /* address of _PyRuntime.gilstate.autoTSSkey in the process */
+	u64 context_type;   /* address of PyContext_Type */
 	u64 ring_full;
 	u64 map_full;
 	u64 muted; /* runs of bytes on connections that no protocol claims */

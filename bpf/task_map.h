@@ -5,17 +5,22 @@
  * CPython: every callback of an event loop runs in a context (PEP 567), and each asyncio task has one of its own for life,
  * which was copied from that of whoever made the task. So the context is the task, and where it was copied from is what the
  * task works for. Copies are told by a probe of the runtime's own; the context is read at the socket hooks.
+ *
+ * HotSpot: a virtual thread has an id of its own, and works for the request that it has read.
  */
 #ifndef TASK_MAP_H
 #define TASK_MAP_H
 
 #include "conn_map.h"
+#include "syscall.h"
 #include "thread_map.h"
 
 struct task_key {
 	u32 tgid;
 	u32 pad;
-	u64 id; /* CPython: the address of the context. They are used again; a copy writes over what was there. */
+	/* CPython: the address of the context. They are used again; a copy writes over what was there. HotSpot: of the
+	 * virtual thread; they are not. */
+	u64 id;
 };
 
 struct task_state {
@@ -92,10 +97,36 @@ static __noinline __attribute__((unused)) u64 python_context(struct target *targ
 #endif
 }
 
-/* current_task_id is the task that the current thread runs; 0: none, or this runtime has none. */
-static __always_inline u64 current_task_id(struct target *target)
+/*
+ * virtual_thread is the id of the virtual thread that the current thread runs, or 0. Where Java code makes a system call, a
+ * register holds the JavaThread: believed only if the stack pointer is within the stack that it names. Its two handles are
+ * of the same object where it runs no virtual thread.
+ */
+static __noinline __attribute__((unused)) u64 virtual_thread(const struct target *target,
+							     const struct call_regs *regs)
 {
-	return target->flags & TARGET_PYTHON ? python_context(target) : 0;
+	u64 stack[2]; /* where it begins, and its size: it grows downwards */
+	u64 own, runs, id;
+
+	if (bpf_probe_read_user(stack, sizeof(stack), (void *)(regs->java + target->stack_base)) ||
+	    regs->sp > stack[0] || regs->sp < stack[0] - stack[1])
+		return 0;
+	if (bpf_probe_read_user(&own, sizeof(own), (void *)(regs->java + target->thread_object)) ||
+	    bpf_probe_read_user(&own, sizeof(own), (void *)own) ||
+	    bpf_probe_read_user(&runs, sizeof(runs), (void *)(regs->java + target->virtual_thread)) ||
+	    bpf_probe_read_user(&runs, sizeof(runs), (void *)runs) || own == runs)
+		return 0;
+	if (bpf_probe_read_user(&id, sizeof(id), (void *)(regs->java + target->monitor_owner)))
+		return 0;
+	return id;
+}
+
+/* current_task_id is the task that the current thread runs; 0: none, or this runtime has none. */
+static __always_inline u64 current_task_id(struct target *target, const struct call_regs *regs)
+{
+	return target->flags & TARGET_PYTHON ? python_context(target)
+	       : target->flags & TARGET_JAVA ? virtual_thread(target, regs)
+					     : 0;
 }
 
 static __always_inline struct task_state *task_find(u32 tgid, u64 id)

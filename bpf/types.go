@@ -61,6 +61,7 @@ const (
 const (
 	TargetGo     = uint32(bpfTargetFlagTARGET_GO)
 	TargetURing  = uint32(bpfTargetFlagTARGET_URING)
+	TargetJava   = uint32(bpfTargetFlagTARGET_JAVA)
 	TargetPython = uint32(bpfTargetFlagTARGET_PYTHON)
 )
 

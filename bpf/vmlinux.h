@@ -91,6 +91,7 @@ enum {
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
+	unsigned long r15;
 	unsigned long r14;
 	unsigned long r10;
 	unsigned long r8;

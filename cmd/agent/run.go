@@ -28,6 +28,7 @@ import (
 	"breadcrumb/internal/version"
 	"breadcrumb/probes"
 	"breadcrumb/probes/runtime/golang"
+	"breadcrumb/probes/runtime/java"
 	"breadcrumb/probes/runtime/python"
 
 	"github.com/cilium/ebpf"
@@ -198,6 +199,7 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 	} else {
 		a.runtimes[discovery.Python] = p
 	}
+	a.runtimes[discovery.Java] = java.New(core)
 	defer func() {
 		for _, p := range a.runtimes {
 			err = errors.Join(err, p.Close())

@@ -34,7 +34,7 @@ const (
 	SourceHeader                        // the context in the request's own headers
 	SourceLocalConnection               // the span at the other end of the same connection, on this node
 	SourceGoroutine                     // the goroutine that made the call, or one that it descends from
-	SourceTask                          // the task that made the call (asyncio), or one from which it was made
+	SourceTask                          // the task (asyncio, a virtual thread) that made the call, or one from which it was made
 	SourceThread                        // the thread that made the call was serving that request
 	SourceEventLoop                     // the same of a thread that serves many at once, confirmed by what came after
 )

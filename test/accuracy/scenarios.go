@@ -65,7 +65,7 @@ var scenarios = []scenario{
 	{"Java", "parallel", 2, java(), 0, "two futures at once"},
 	{"Java", "completable", 2, java(), 0, "CompletableFuture"},
 	{"Java", "httpclient", 2, java(), 0, "java.net.http, send"},
-	{"Java virtual threads", "inline", 2, java("virtual"), 0, ""},
+	{"Java virtual threads", "inline", 2, java("virtual"), certain, ""},
 	{"Ruby (Puma)", "sequence", 2, puma, 90, "requests that its reactor reads are handed to a thread"},
 	{"PHP (built-in server)", "sequence", 2, php, certain, ""},
 }

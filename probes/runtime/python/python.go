@@ -7,24 +7,19 @@ package python
 
 import (
 	"context"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"regexp"
 	"runtime"
 	"strings"
-	"time"
 
 	"breadcrumb/bpf"
 	"breadcrumb/discovery"
 	"breadcrumb/probes/runtime/uprobe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
-	"github.com/prometheus/procfs"
 	"go.uber.org/zap"
 )
 
@@ -71,36 +66,22 @@ func (r *Runtime) Close() error { return r.object.Close() }
 // Programs are the loaded programs by name.
 func (r *Runtime) Programs() map[string]*ebpf.Program { return r.object.Programs() }
 
-// retries are how long after its start a process may take to map its libraries; then discovery will have named it by
-// something else.
-var retries = []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second}
-
 // Attach has the contexts of a process told apart. The note says what will not be seen of it and why, and is empty
 // if nothing; the Closer is nil if there was nothing to attach to.
-func (r *Runtime) Attach(ctx context.Context, t *discovery.Target) (_ io.Closer, note string, err error) {
+func (r *Runtime) Attach(ctx context.Context, t *discovery.Target) (io.Closer, string, error) {
 	const unknown = "the tasks of its event loops are not told apart: "
 	if runtime.GOARCH != "amd64" {
 		return nil, unknown + "this is known for x86-64 only", nil
 	}
-	for _, wait := range retries {
-		select {
-		case <-ctx.Done():
-			return nil, "", nil
-		case <-time.After(wait):
-		}
-		var closer io.Closer
-		if closer, note, err = r.attach(t); !errors.Is(err, errNotMapped) {
-			if note != "" {
-				note = unknown + note
-			}
-			return closer, note, err
-		}
+	closer, note, err := uprobe.WhenMapped(ctx, func() (io.Closer, string, error) { return r.attach(t) })
+	switch {
+	case errors.Is(err, uprobe.ErrNotMapped):
+		return nil, unknown + err.Error(), nil
+	case note != "":
+		note = unknown + note
 	}
-	return nil, unknown + err.Error(), nil
+	return closer, note, err
 }
-
-// errNotMapped says that no file of the process has the interpreter's symbols: it may still be loading.
-var errNotMapped = errors.New("neither its executable nor a libpython that it has loaded exports PyContext_CopyCurrent")
 
 // names of the files in which the symbols are.
 var (
@@ -122,11 +103,12 @@ func (r *Runtime) attach(t *discovery.Target) (_ io.Closer, note string, err err
 	if !ok || !known {
 		return nil, fmt.Sprintf("this is known for CPython 3.10 to 3.13, and not for %q", t.Version), nil
 	}
-	images, err := mapped(t.PID)
+	images, err := uprobe.Mapped(t.PID, func(name string) bool { return libpython.MatchString(name) || libc.MatchString(name) },
+		copyCurrent, contextType, runtimeData, accept4)
 	if err != nil {
 		return nil, "", err
 	}
-	var python, lib *image
+	var python, lib *uprobe.Image
 	var links closers
 	defer func() {
 		for _, i := range images {
@@ -137,8 +119,8 @@ func (r *Runtime) attach(t *discovery.Target) (_ io.Closer, note string, err err
 		}
 	}()
 	for _, i := range images {
-		switch base := path.Base(i.name); {
-		case i.symbols[copyCurrent] != 0 && i.symbols[runtimeData] != 0 && i.symbols[contextType] != 0:
+		switch base := path.Base(i.Path); {
+		case i.Has(copyCurrent, runtimeData, contextType):
 			if strings.Contains(base, "t.so") || strings.HasSuffix(base, "t") {
 				return nil, "builds without the interpreter's lock are not known", nil
 			}
@@ -148,19 +130,19 @@ func (r *Runtime) attach(t *discovery.Target) (_ io.Closer, note string, err err
 		}
 	}
 	if python == nil {
-		return nil, "", errNotMapped
+		return nil, "", fmt.Errorf("%w: neither the executable nor a libpython exports %s", uprobe.ErrNotMapped, copyCurrent)
 	}
 	w, watched := r.core.Watched(t.PID)
 	if !watched {
 		return nil, "", discovery.ErrGone
 	}
-	l, err := r.object.Attach(python.exe, "context_copied", uprobe.Site{Offset: python.offset(copyCurrent), Return: true}, t.PID)
+	l, err := r.object.Attach(python.Exe, "context_copied", uprobe.Site{Offset: python.Offset(copyCurrent), Return: true}, t.PID)
 	if err != nil {
 		return nil, "", fmt.Errorf("attach to %s: %w", copyCurrent, err)
 	}
 	links = append(links, l)
-	if lib != nil && lib.symbols[accept4] != 0 {
-		l, err := r.object.Attach(lib.exe, "connection_accepted", uprobe.Site{Offset: lib.offset(accept4), Return: true}, t.PID)
+	if lib != nil && lib.Has(accept4) {
+		l, err := r.object.Attach(lib.Exe, "connection_accepted", uprobe.Site{Offset: lib.Offset(accept4), Return: true}, t.PID)
 		if err != nil {
 			return nil, "", fmt.Errorf("attach to %s: %w", accept4, err)
 		}
@@ -168,8 +150,8 @@ func (r *Runtime) attach(t *discovery.Target) (_ io.Closer, note string, err err
 	}
 	w.Flags |= bpf.TargetPython
 	w.Context = o.context
-	w.AutoTssKey = python.symbols[runtimeData] + python.bias + o.autoTSSkey
-	w.ContextType = python.symbols[contextType] + python.bias
+	w.AutoTssKey = python.Address(runtimeData) + o.autoTSSkey
+	w.ContextType = python.Address(contextType)
 	if err := r.core.Watch(t.PID, w); err != nil {
 		return nil, "", err
 	}
@@ -185,93 +167,4 @@ func (c closers) Close() error {
 		errs = append(errs, l.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// image is a file that a process has mapped.
-type image struct {
-	*os.File
-	name    string
-	exe     *link.Executable
-	elf     *elf.File
-	symbols map[string]uint64 // those of the above that it exports, as linked
-	bias    uint64            // what is to be added to them in the process
-}
-
-// offset is where in the file a function begins.
-func (i *image) offset(symbol string) uint64 {
-	at, _ := uprobe.FileOffset(i.elf, i.symbols[symbol])
-	return at
-}
-
-// mapped opens the executable of a process, and what it has mapped of the libraries that matter.
-func mapped(pid uint32) (images []*image, err error) {
-	dir := fmt.Sprintf("/proc/%d", pid)
-	proc, err := procfs.NewProc(int(pid))
-	if err != nil {
-		return nil, discovery.ErrGone
-	}
-	maps, err := proc.ProcMaps()
-	switch {
-	case errors.Is(err, os.ErrPermission):
-		return nil, fmt.Errorf("read %s/maps: %w", dir, err)
-	case err != nil:
-		return nil, discovery.ErrGone
-	}
-	exe, _ := os.Readlink(dir + "/exe")
-	seen := map[string]bool{}
-	for _, m := range maps {
-		base := path.Base(m.Pathname)
-		if m.Offset != 0 || seen[m.Pathname] || m.Pathname != exe && !libpython.MatchString(base) && !libc.MatchString(base) {
-			continue
-		}
-		seen[m.Pathname] = true
-		open := func() (*os.File, error) { return discovery.OpenIn(dir, m.Pathname) }
-		if m.Pathname == exe {
-			open = func() (*os.File, error) { return os.Open(dir + "/exe") }
-		}
-		f, err := open()
-		if err != nil {
-			continue // it was replaced; its symbols are not to be had
-		}
-		i, err := readImage(f, m.Pathname, uint64(m.StartAddr))
-		if err != nil {
-			_ = f.Close()
-			continue
-		}
-		images = append(images, i)
-	}
-	return images, nil
-}
-
-func readImage(f *os.File, name string, start uint64) (i *image, err error) {
-	defer func() {
-		if p := recover(); p != nil { // debug/elf reads what others wrote
-			err = fmt.Errorf("malformed executable: %v", p)
-		}
-	}()
-	i = &image{File: f, name: name, symbols: map[string]uint64{}}
-	if i.elf, err = elf.NewFile(f); err != nil {
-		return nil, err
-	}
-	if i.exe, err = link.OpenExecutable(fmt.Sprintf("/proc/self/fd/%d", f.Fd())); err != nil {
-		return nil, err
-	}
-	symbols, err := i.elf.DynamicSymbols()
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range symbols {
-		switch s.Name {
-		case copyCurrent, contextType, runtimeData, accept4:
-			if s.Section != elf.SHN_UNDEF {
-				i.symbols[s.Name] = s.Value
-			}
-		}
-	}
-	for _, p := range i.elf.Progs {
-		if p.Type == elf.PT_LOAD && p.Off == 0 {
-			i.bias = start - p.Vaddr
-		}
-	}
-	return i, nil
 }

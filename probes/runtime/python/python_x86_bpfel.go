@@ -28,6 +28,8 @@ const (
 	pythonProgConnectionAccepted = "connection_accepted"
 	pythonProgContextCopied      = "context_copied"
 	pythonVarBlankConn           = "blank_conn"
+	pythonVarPageOffsetBaseAt    = "page_offset_base_at"
+	pythonVarVmemmapBaseAt       = "vmemmap_base_at"
 )
 
 // loadPython returns the embedded CollectionSpec for python.
@@ -95,7 +97,9 @@ type pythonMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type pythonVariableSpecs struct {
-	BlankConn *ebpf.VariableSpec `ebpf:"blank_conn"`
+	BlankConn        *ebpf.VariableSpec `ebpf:"blank_conn"`
+	PageOffsetBaseAt *ebpf.VariableSpec `ebpf:"page_offset_base_at"`
+	VmemmapBaseAt    *ebpf.VariableSpec `ebpf:"vmemmap_base_at"`
 }
 
 // pythonObjects contains all objects after they have been loaded into the kernel.
@@ -147,7 +151,9 @@ func (m *pythonMaps) Close() error {
 //
 // It can be passed to loadPythonObjects or ebpf.CollectionSpec.LoadAndAssign.
 type pythonVariables struct {
-	BlankConn *ebpf.Variable `ebpf:"blank_conn"`
+	BlankConn        *ebpf.Variable `ebpf:"blank_conn"`
+	PageOffsetBaseAt *ebpf.Variable `ebpf:"page_offset_base_at"`
+	VmemmapBaseAt    *ebpf.Variable `ebpf:"vmemmap_base_at"`
 }
 
 // pythonPrograms contains all programs after they have been loaded into the kernel.

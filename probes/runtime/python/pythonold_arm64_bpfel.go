@@ -28,6 +28,8 @@ const (
 	pythonOldProgConnectionAccepted = "connection_accepted"
 	pythonOldProgContextCopied      = "context_copied"
 	pythonOldVarBlankConn           = "blank_conn"
+	pythonOldVarPageOffsetBaseAt    = "page_offset_base_at"
+	pythonOldVarVmemmapBaseAt       = "vmemmap_base_at"
 )
 
 // loadPythonOld returns the embedded CollectionSpec for pythonOld.
@@ -95,7 +97,9 @@ type pythonOldMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type pythonOldVariableSpecs struct {
-	BlankConn *ebpf.VariableSpec `ebpf:"blank_conn"`
+	BlankConn        *ebpf.VariableSpec `ebpf:"blank_conn"`
+	PageOffsetBaseAt *ebpf.VariableSpec `ebpf:"page_offset_base_at"`
+	VmemmapBaseAt    *ebpf.VariableSpec `ebpf:"vmemmap_base_at"`
 }
 
 // pythonOldObjects contains all objects after they have been loaded into the kernel.
@@ -147,7 +151,9 @@ func (m *pythonOldMaps) Close() error {
 //
 // It can be passed to loadPythonOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type pythonOldVariables struct {
-	BlankConn *ebpf.Variable `ebpf:"blank_conn"`
+	BlankConn        *ebpf.Variable `ebpf:"blank_conn"`
+	PageOffsetBaseAt *ebpf.Variable `ebpf:"page_offset_base_at"`
+	VmemmapBaseAt    *ebpf.Variable `ebpf:"vmemmap_base_at"`
 }
 
 // pythonOldPrograms contains all programs after they have been loaded into the kernel.

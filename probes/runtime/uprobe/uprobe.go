@@ -4,12 +4,14 @@
 package uprobe
 
 import (
-	"debug/elf"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"breadcrumb/bpf"
 	"breadcrumb/discovery"
@@ -135,12 +137,24 @@ func (o *Object) attach(exe *link.Executable, program string, at Site, pid uint3
 	return l, nil
 }
 
-// FileOffset is where in a file the code or data lies that is linked at an address.
-func FileOffset(f *elf.File, addr uint64) (uint64, bool) {
-	for _, p := range f.Progs {
-		if p.Type == elf.PT_LOAD && addr >= p.Vaddr && addr-p.Vaddr < p.Filesz {
-			return addr - p.Vaddr + p.Off, true
+// ErrNotMapped says that none of a process's files has what is looked for.
+var ErrNotMapped = errors.New("the process has not mapped it")
+
+// retries are when a process that has just started has mapped its libraries at the latest.
+var retries = []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second}
+
+// WhenMapped calls attach until it does not fail with ErrNotMapped: a process that has just started may still be loading. It
+// gives up after some seconds, or when ctx is done.
+func WhenMapped(ctx context.Context, attach func() (io.Closer, string, error)) (c io.Closer, note string, err error) {
+	for _, wait := range retries {
+		select {
+		case <-ctx.Done():
+			return nil, "", nil
+		case <-time.After(wait):
+		}
+		if c, note, err = attach(); !errors.Is(err, ErrNotMapped) {
+			break
 		}
 	}
-	return 0, false
+	return c, note, err
 }

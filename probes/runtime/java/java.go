@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package java finds what the kernel side must know of a Java process to tell its virtual threads apart. Nothing is probed:
+// HotSpot says of itself where the fields of its structures are, and they are read at the hooks that run anyway.
+package java
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"breadcrumb/bpf"
+	"breadcrumb/discovery"
+	"breadcrumb/probes/runtime/uprobe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// Runtime describes Java processes to the kernel side. Its methods may be called from any goroutine.
+type Runtime struct{ core *bpf.Core }
+
+// New returns one that describes processes to core.
+func New(core *bpf.Core) *Runtime { return &Runtime{core} }
+
+// Close does nothing.
+func (r *Runtime) Close() error { return nil }
+
+// Programs are none.
+func (r *Runtime) Programs() map[string]*ebpf.Program { return nil }
+
+// The table in which HotSpot tells debuggers of its structures, and what an entry of it is like
+// (src/hotspot/share/runtime/vmStructs.hpp).
+const (
+	table       = "gHotSpotVMStructs"
+	typeName    = "gHotSpotVMStructEntryTypeNameOffset"
+	fieldName   = "gHotSpotVMStructEntryFieldNameOffset"
+	fieldOffset = "gHotSpotVMStructEntryOffsetOffset"
+	stride      = "gHotSpotVMStructEntryArrayStride"
+)
+
+// Fields of which the kernel side reads some.
+const (
+	threadObject  = "JavaThread::_threadObj"
+	virtualThread = "JavaThread::_vthread"
+	monitorOwner  = "JavaThread::_monitor_owner_id" // JDK 24 and newer; else there is no id that can be read without the heap's layout
+	stackBase     = "JavaThread::_stack_base"
+	stackSize     = "JavaThread::_stack_size"
+)
+
+// Attach has the virtual threads of a process told apart. The note says what will not be seen of it and why, and is empty
+// if nothing.
+func (r *Runtime) Attach(ctx context.Context, t *discovery.Target) (io.Closer, string, error) {
+	const unknown = "calls of its virtual threads have no parent: "
+	_, note, err := uprobe.WhenMapped(ctx, func() (io.Closer, string, error) {
+		note, err := r.describe(t)
+		return nil, note, err
+	})
+	switch {
+	case errors.Is(err, uprobe.ErrNotMapped):
+		return nil, "", nil // another JVM, which has no virtual threads, or a native image
+	case note != "":
+		note = unknown + note
+	}
+	return nil, note, err
+}
+
+func (r *Runtime) describe(t *discovery.Target) (note string, err error) {
+	images, err := uprobe.Mapped(t.PID, func(name string) bool { return name == "libjvm.so" }, table, typeName, fieldName, fieldOffset, stride)
+	if err != nil {
+		return "", err
+	}
+	var jvm *uprobe.Image
+	for _, i := range images {
+		defer i.Close()
+		if strings.HasSuffix(i.Path, "/libjvm.so") && i.Has(table, typeName, fieldName, fieldOffset, stride) {
+			jvm = i
+		}
+	}
+	if jvm == nil {
+		return "", uprobe.ErrNotMapped
+	}
+	fields, err := readFields(memory(t.PID), jvm.Address)
+	switch {
+	case errors.Is(err, unix.ESRCH):
+		return "", discovery.ErrGone
+	case err != nil:
+		return "", fmt.Errorf("read what HotSpot says of its structures: %w", err)
+	}
+	if fields[virtualThread] == 0 {
+		return "", nil // it has none
+	}
+	if fields[monitorOwner] == 0 {
+		return "this is known for JDK 24 and newer", nil
+	}
+	if fields[stackSize] != fields[stackBase]+8 || fields[threadObject] == 0 {
+		return "this JVM's JavaThread is not as others are", nil
+	}
+	w, watched := r.core.Watched(t.PID)
+	if !watched {
+		return "", discovery.ErrGone
+	}
+	w.Flags |= bpf.TargetJava
+	w.ThreadObject, w.VirtualThread, w.MonitorOwner = fields[threadObject], fields[virtualThread], fields[monitorOwner]
+	w.StackBase = fields[stackBase]
+	return "", r.core.Watch(t.PID, w)
+}
+
+// memory is that of a process.
+type memory uint32
+
+func (m memory) read(b []byte, addr uint64) error {
+	n, err := unix.ProcessVMReadv(int(m), []unix.Iovec{{Base: &b[0], Len: uint64(len(b))}},
+		[]unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}, 0)
+	if err == nil && n < len(b) {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func (m memory) word(addr uint64) (uint64, error) {
+	var b [8]byte
+	err := m.read(b[:], addr)
+	return binary.LittleEndian.Uint64(b[:]), err
+}
+
+// text reads a string that ends with a NUL; one that is longer than those that matter is cut.
+func (m memory) text(addr uint64) (string, error) {
+	var b [64]byte
+	if err := m.read(b[:], addr); err != nil {
+		return "", err
+	}
+	s, _, _ := strings.Cut(string(b[:]), "\x00")
+	return s, nil
+}
+
+// maxFields bounds the table: HotSpot has some two thousand.
+const maxFields = 16384
+
+// readFields reads the offsets of the fields of JavaThread, by "type::field". symbol is the address of one of HotSpot's.
+func readFields(m memory, symbol func(name string) uint64) (map[string]uint16, error) {
+	var entry struct{ at, typeName, fieldName, offset, stride uint64 }
+	for name, to := range map[string]*uint64{
+		table: &entry.at, typeName: &entry.typeName, fieldName: &entry.fieldName, fieldOffset: &entry.offset, stride: &entry.stride,
+	} {
+		var err error
+		if *to, err = m.word(symbol(name)); err != nil {
+			return nil, err
+		}
+	}
+	if entry.at == 0 || entry.stride == 0 {
+		return nil, uprobe.ErrNotMapped // its own start-up has not come to it
+	}
+	fields := map[string]uint16{}
+	types := map[uint64]bool{} // by the address of their names
+	for range maxFields {
+		at, err := m.word(entry.at + entry.typeName)
+		if err != nil || at == 0 {
+			return fields, err
+		}
+		isThread, known := types[at]
+		if !known {
+			name, err := m.text(at)
+			if err != nil {
+				return nil, err
+			}
+			isThread = name == "JavaThread"
+			types[at] = isThread
+		}
+		if isThread {
+			at, err := m.word(entry.at + entry.fieldName)
+			if err != nil {
+				return nil, err
+			}
+			name, err := m.text(at)
+			if err != nil {
+				return nil, err
+			}
+			offset, err := m.word(entry.at + entry.offset)
+			if err != nil {
+				return nil, err
+			}
+			if offset < 1<<16 {
+				fields["JavaThread::"+name] = uint16(offset)
+			}
+		}
+		entry.at += entry.stride
+	}
+	return nil, errors.New("the table has no end")
+}
