@@ -254,6 +254,8 @@ type bpfTarget struct {
 	VirtualThread uint16
 	MonitorOwner  uint16
 	StackBase     uint16
+	ThreadId      uint16
+	Pad           [3]uint16
 	_             [4]byte
 	AutoTssKey    uint64
 	ContextType   uint64

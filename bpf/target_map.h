@@ -23,10 +23,12 @@ struct target {
 	u16 tss_key;	    /* 1 + the key of CPython's thread-specific data; 0: not read yet */
 	u16 thread_object;  /* of JavaThread._threadObj */
 	u16 virtual_thread; /* of JavaThread._vthread */
-	u16 monitor_owner;  /* of JavaThread._monitor_owner_id */
+	u16 monitor_owner;  /* of JavaThread._monitor_owner_id; 0: there is none */
 	u16 stack_base;	    /* of JavaThread._stack_base, before _stack_size */
-	u64 auto_tss_key;   /* address of _PyRuntime.gilstate.autoTSSkey in the process */
-	u64 context_type;   /* address of PyContext_Type */
+	u16 thread_id;	    /* of java.lang.Thread.tid */
+	u16 pad[3];
+	u64 auto_tss_key; /* address of _PyRuntime.gilstate.autoTSSkey in the process */
+	u64 context_type; /* address of PyContext_Type */
 	u64 ring_full;
 	u64 map_full;
 	u64 muted; /* runs of bytes on connections that no protocol claims */

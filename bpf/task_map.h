@@ -97,6 +97,8 @@ static __noinline __attribute__((unused)) u64 python_context(struct target *targ
 #endif
 }
 
+#define UNKNOWN_TASK (~0ULL) /* the thread runs a task, and which is not known */
+
 /*
  * virtual_thread is the id of the virtual thread that the current thread runs, or 0. Where Java code makes a system call, a
  * register holds the JavaThread: believed only if the stack pointer is within the stack that it names. Its two handles are
@@ -116,8 +118,10 @@ static __noinline __attribute__((unused)) u64 virtual_thread(const struct target
 	    bpf_probe_read_user(&runs, sizeof(runs), (void *)(regs->java + target->virtual_thread)) ||
 	    bpf_probe_read_user(&runs, sizeof(runs), (void *)runs) || own == runs)
 		return 0;
-	if (bpf_probe_read_user(&id, sizeof(id), (void *)(regs->java + target->monitor_owner)))
-		return 0;
+	if (bpf_probe_read_user(&id, sizeof(id),
+				(void *)(target->monitor_owner ? regs->java + target->monitor_owner
+							       : runs + target->thread_id)))
+		return UNKNOWN_TASK;
 	return id;
 }
 
@@ -177,6 +181,8 @@ static __always_inline void task_works(u32 tgid, u64 id, u64 request)
 	struct task_state *state = task_find(tgid, id);
 	struct task_state fresh = {.request = request};
 
+	if (id == UNKNOWN_TASK)
+		return;
 	if (state)
 		state->request = request;
 	else

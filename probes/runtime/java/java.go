@@ -39,16 +39,22 @@ const (
 	typeName    = "gHotSpotVMStructEntryTypeNameOffset"
 	fieldName   = "gHotSpotVMStructEntryFieldNameOffset"
 	fieldOffset = "gHotSpotVMStructEntryOffsetOffset"
+	address     = "gHotSpotVMStructEntryAddressOffset" // of a static field
 	stride      = "gHotSpotVMStructEntryArrayStride"
 )
 
-// Fields of which the kernel side reads some.
+var symbols = []string{table, typeName, fieldName, fieldOffset, address, stride}
+
+// Fields that are read, here or by the kernel side.
 const (
 	threadObject  = "JavaThread::_threadObj"
 	virtualThread = "JavaThread::_vthread"
-	monitorOwner  = "JavaThread::_monitor_owner_id" // JDK 24 and newer; else there is no id that can be read without the heap's layout
+	monitorOwner  = "JavaThread::_monitor_owner_id" // JDK 24 and newer: the id of what it runs
 	stackBase     = "JavaThread::_stack_base"
 	stackSize     = "JavaThread::_stack_size"
+	threadList    = "ThreadsSMRSupport::_java_thread_list"
+	listLength    = "ThreadsList::_length"
+	listThreads   = "ThreadsList::_threads"
 )
 
 // Attach has the virtual threads of a process told apart. The note says what will not be seen of it and why, and is empty
@@ -69,14 +75,14 @@ func (r *Runtime) Attach(ctx context.Context, t *discovery.Target) (io.Closer, s
 }
 
 func (r *Runtime) describe(t *discovery.Target) (note string, err error) {
-	images, err := uprobe.Mapped(t.PID, func(name string) bool { return name == "libjvm.so" }, table, typeName, fieldName, fieldOffset, stride)
+	images, err := uprobe.Mapped(t.PID, func(name string) bool { return name == "libjvm.so" }, symbols...)
 	if err != nil {
 		return "", err
 	}
 	var jvm *uprobe.Image
 	for _, i := range images {
 		defer i.Close()
-		if strings.HasSuffix(i.Path, "/libjvm.so") && i.Has(table, typeName, fieldName, fieldOffset, stride) {
+		if strings.HasSuffix(i.Path, "/libjvm.so") && i.Has(symbols...) {
 			jvm = i
 		}
 	}
@@ -93,19 +99,26 @@ func (r *Runtime) describe(t *discovery.Target) (note string, err error) {
 	if fields[virtualThread] == 0 {
 		return "", nil // it has none
 	}
-	if fields[monitorOwner] == 0 {
-		return "this is known for JDK 24 and newer", nil
-	}
 	if fields[stackSize] != fields[stackBase]+8 || fields[threadObject] == 0 {
 		return "this JVM's JavaThread is not as others are", nil
+	}
+	threadID := uint64(0)
+	if fields[monitorOwner] == 0 {
+		if threadID, err = findThreadID(memory(t.PID), fields); err != nil {
+			return "", err
+		}
+		if threadID == 0 {
+			return "where a thread has its id is not to be found, as with some garbage collectors", nil
+		}
 	}
 	w, watched := r.core.Watched(t.PID)
 	if !watched {
 		return "", discovery.ErrGone
 	}
 	w.Flags |= bpf.TargetJava
-	w.ThreadObject, w.VirtualThread, w.MonitorOwner = fields[threadObject], fields[virtualThread], fields[monitorOwner]
-	w.StackBase = fields[stackBase]
+	w.ThreadObject, w.VirtualThread = uint16(fields[threadObject]), uint16(fields[virtualThread])
+	w.MonitorOwner, w.ThreadId = uint16(fields[monitorOwner]), uint16(threadID)
+	w.StackBase = uint16(fields[stackBase])
 	return "", r.core.Watch(t.PID, w)
 }
 
@@ -140,11 +153,13 @@ func (m memory) text(addr uint64) (string, error) {
 // maxFields bounds the table: HotSpot has some two thousand.
 const maxFields = 16384
 
-// readFields reads the offsets of the fields of JavaThread, by "type::field". symbol is the address of one of HotSpot's.
-func readFields(m memory, symbol func(name string) uint64) (map[string]uint16, error) {
-	var entry struct{ at, typeName, fieldName, offset, stride uint64 }
+// readFields reads the offsets of the fields of the types that matter, and the addresses of those that are static, by
+// "type::field". symbol is the address of one of HotSpot's.
+func readFields(m memory, symbol func(name string) uint64) (map[string]uint64, error) {
+	var entry struct{ at, typeName, fieldName, offset, address, stride uint64 }
 	for name, to := range map[string]*uint64{
-		table: &entry.at, typeName: &entry.typeName, fieldName: &entry.fieldName, fieldOffset: &entry.offset, stride: &entry.stride,
+		table: &entry.at, typeName: &entry.typeName, fieldName: &entry.fieldName, fieldOffset: &entry.offset, address: &entry.address,
+		stride: &entry.stride,
 	} {
 		var err error
 		if *to, err = m.word(symbol(name)); err != nil {
@@ -154,28 +169,33 @@ func readFields(m memory, symbol func(name string) uint64) (map[string]uint16, e
 	if entry.at == 0 || entry.stride == 0 {
 		return nil, uprobe.ErrNotMapped // its own start-up has not come to it
 	}
-	fields := map[string]uint16{}
-	types := map[uint64]bool{} // by the address of their names
+	fields := map[string]uint64{}
+	types := map[uint64]string{} // by the address of their names; empty for those that do not matter
 	for range maxFields {
 		at, err := m.word(entry.at + entry.typeName)
 		if err != nil || at == 0 {
 			return fields, err
 		}
-		isThread, known := types[at]
+		name, known := types[at]
 		if !known {
-			name, err := m.text(at)
-			if err != nil {
+			if name, err = m.text(at); err != nil {
 				return nil, err
 			}
-			isThread = name == "JavaThread"
-			types[at] = isThread
+			if name != "JavaThread" && name != "ThreadsList" && name != "ThreadsSMRSupport" {
+				name = ""
+			}
+			types[at] = name
 		}
-		if isThread {
+		if name != "" {
 			at, err := m.word(entry.at + entry.fieldName)
 			if err != nil {
 				return nil, err
 			}
-			name, err := m.text(at)
+			field, err := m.text(at)
+			if err != nil {
+				return nil, err
+			}
+			static, err := m.word(entry.at + entry.address)
 			if err != nil {
 				return nil, err
 			}
@@ -183,11 +203,67 @@ func readFields(m memory, symbol func(name string) uint64) (map[string]uint16, e
 			if err != nil {
 				return nil, err
 			}
-			if offset < 1<<16 {
-				fields["JavaThread::"+name] = uint16(offset)
-			}
+			fields[name+"::"+field] = max(static, offset)
 		}
 		entry.at += entry.stride
 	}
 	return nil, errors.New("the table has no end")
+}
+
+// findThreadID finds where an object of java.lang.Thread has its id, tid: no other field holds a small number that no two
+// threads share. It returns 0 where that cannot be said.
+func findThreadID(m memory, fields map[string]uint64) (uint64, error) {
+	const (
+		most   = 256 // threads that are looked at
+		fewest = 5   // JVMs have some more of their own
+		size   = 64  // of the object, at least
+	)
+	list, err := m.word(fields[threadList])
+	if err != nil {
+		return 0, err
+	}
+	length, err := m.word(list + fields[listLength])
+	if err != nil {
+		return 0, err
+	}
+	threads, err := m.word(list + fields[listThreads])
+	if err != nil {
+		return 0, err
+	}
+	objects := [][]byte{}
+	for n := range min(length&0xffffffff, most) {
+		at, err := m.word(threads + 8*n)
+		if err != nil {
+			return 0, err
+		}
+		for _, offset := range []uint64{fields[threadObject], 0} { // to the handle, and to the object
+			if at, err = m.word(at + offset); err != nil || at == 0 {
+				break
+			}
+		}
+		object := make([]byte, size)
+		if err == nil && at != 0 && m.read(object, at) == nil {
+			objects = append(objects, object)
+		}
+	}
+	if len(objects) < fewest {
+		return 0, uprobe.ErrNotMapped // it is starting
+	}
+	found := uint64(0)
+	for offset := uint64(8); offset < size; offset += 8 {
+		ids := map[uint64]bool{}
+		for _, o := range objects {
+			if id := binary.LittleEndian.Uint64(o[offset:]); id > 0 && id < 1<<32 {
+				ids[id] = true
+			}
+		}
+		switch {
+		case len(ids) < len(objects):
+		case found != 0:
+			return 0, nil // there are two
+		default:
+			found = offset
+		}
+	}
+	return found, nil
 }
