@@ -141,3 +141,60 @@ int lineage(struct lineage *l)
 		l->request = goroutine_request(l->tgid, ids, &l->flags);
 	return 0;
 }
+
+struct task_step {
+	u64 id;
+	u64 from;    /* copied: the task from which; else the connection's key */
+	u64 request; /* reads: in; asks: out */
+	u32 tgid;
+	u32 op; /* enum task_op */
+};
+
+enum task_op {
+	TASK_ASKS,
+	TASK_COPIED,
+	TASK_ACCEPTED, /* made right after its connection was accepted */
+	TASK_READS,    /* a request */
+	TASK_ANSWERS,
+	TASK_CLOSES, /* the connection is gone */
+};
+
+SEC("syscall")
+int task(struct task_step *s)
+{
+	u64 key = s->from;
+	struct conn *c;
+
+	if (s->op == TASK_ASKS) {
+		s->request = task_request(s->tgid, s->id);
+		return 0;
+	}
+	if (s->op == TASK_COPIED) {
+		task_copied(s->tgid, s->from, s->id, 0, 0);
+		return 0;
+	}
+	c = conn_find(key, 0);
+	if (!c)
+		c = conn_add(key, 0, s->tgid, 0);
+	if (!c)
+		return 0;
+	switch (s->op) {
+	case TASK_ACCEPTED:
+		task_copied(s->tgid, 0, s->id, key, c->id);
+		break;
+	case TASK_READS: /* as on_bytes does */
+		c->request = s->request;
+		c->flags |= CONN_SERVING;
+		if (s->id)
+			task_works(s->tgid, s->id, c->request);
+		break;
+	case TASK_ANSWERS:
+		c->flags &= ~CONN_SERVING;
+		task_answers(s->tgid, s->id, key, c->id);
+		break;
+	case TASK_CLOSES:
+		bpf_map_delete_elem(&conns, &key);
+		break;
+	}
+	return 0;
+}

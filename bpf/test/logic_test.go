@@ -222,3 +222,127 @@ func TestGoroutineInheritsOnceAndOnlyFromWhoServes(t *testing.T) {
 	servesOn(22, 303, 20) // and a connection is handed on
 	expect(22, 1, 303, false)
 }
+
+// TestTaskWorksForWhatItWasMadeFor follows asyncio's contexts through what servers do with them.
+func TestTaskWorksForWhatItWasMadeFor(t *testing.T) {
+	const (
+		asks = iota
+		copied
+		accepted
+		reads
+		answers
+		closes
+	)
+	type step struct {
+		id, from, request uint64
+		tgid, op          uint32
+	}
+	type world struct {
+		do   func(op uint32, id, from, request uint64)
+		want func(id, request uint64)
+	}
+	for name, play := range map[string]func(w world){
+		"a task for each connection": func(w world) {
+			w.do(accepted, 10, 1, 0)
+			w.do(copied, 11, 10, 0) // it reads
+			w.do(copied, 12, 10, 0) // it serves
+			w.do(reads, 11, 1, 100)
+			w.want(12, 100)
+			w.do(copied, 13, 12, 0) // gathered
+			w.want(13, 100)
+			w.do(answers, 12, 1, 0)
+			w.do(reads, 11, 1, 101)
+			w.want(12, 101)
+			w.want(13, 100) // and so user space finds that what it works for has ended
+		},
+		"a task for each request": func(w world) {
+			w.do(accepted, 10, 1, 0)
+			w.do(copied, 11, 10, 0)
+			w.do(reads, 11, 1, 100)
+			w.do(copied, 12, 11, 0)
+			w.want(12, 100)
+			w.do(answers, 12, 1, 0)
+			w.do(reads, 11, 1, 101)
+			w.do(copied, 13, 11, 0)
+			w.want(13, 101)
+			w.want(12, 100) // what it does after its response is not for the next one
+		},
+		"connections that were open before": func(w world) {
+			w.do(reads, 0, 1, 100)
+			w.do(reads, 0, 2, 200)
+			w.want(12, 0)
+			w.do(answers, 12, 1, 0)
+			w.do(answers, 22, 2, 0)
+			w.do(reads, 0, 1, 101)
+			w.do(reads, 0, 2, 201)
+			w.want(12, 101)
+			w.want(22, 201)
+		},
+		"one task that answers for many": func(w world) {
+			w.do(reads, 0, 1, 100)
+			w.do(reads, 0, 2, 200)
+			w.do(answers, 30, 1, 0)
+			w.do(answers, 30, 2, 0)
+			w.do(reads, 0, 1, 101)
+			w.want(30, 0)
+		},
+		"one task for connections one after the other": func(w world) {
+			w.do(reads, 0, 1, 100)
+			w.do(answers, 30, 1, 0)
+			w.do(closes, 0, 1, 0)
+			w.do(reads, 0, 2, 200)
+			w.do(answers, 30, 2, 0)
+			w.do(reads, 0, 2, 201)
+			w.want(30, 201)
+		},
+		"the address of a connection is used again": func(w world) {
+			w.do(accepted, 10, 1, 0)
+			w.do(reads, 0, 1, 100)
+			w.want(10, 100)
+			w.do(closes, 0, 1, 0)
+			w.do(reads, 0, 1, 200)
+			w.want(10, 0)
+		},
+		"the address of a context is used again": func(w world) {
+			w.do(accepted, 10, 1, 0)
+			w.do(reads, 10, 1, 100)
+			w.do(copied, 11, 10, 0)
+			w.want(11, 100)
+			w.do(copied, 11, 0, 0)
+			w.want(11, 0)
+		},
+		"between two requests": func(w world) {
+			w.do(accepted, 10, 1, 0)
+			w.do(reads, 10, 1, 100)
+			w.do(answers, 10, 1, 0)
+			w.do(copied, 11, 10, 0) // it may be for the next one
+			w.do(reads, 10, 1, 101)
+			w.want(11, 101)
+		},
+		"a thread that has accepted and makes something else": func(w world) {
+			w.do(copied, 11, 12, 0)
+			w.want(11, 0)
+		},
+		"tasks of which nothing is known": func(w world) {
+			w.do(reads, ^uint64(0), 1, 100)
+			w.want(^uint64(0), 0)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			objs := load(t)
+			play(world{
+				do: func(op uint32, id, from, request uint64) {
+					run(t, objs.Task, &step{tgid: 7, op: op, id: id, from: from, request: request})
+				},
+				want: func(id, request uint64) {
+					t.Helper()
+					s := step{tgid: 7, op: asks, id: id}
+					run(t, objs.Task, &s)
+					if s.request != request {
+						t.Errorf("task %d works for %d, want %d", id, s.request, request)
+					}
+				},
+			})
+		})
+	}
+}

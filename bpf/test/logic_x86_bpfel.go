@@ -32,6 +32,7 @@ const (
 	logicProgHeadEnd         = "head_end"
 	logicProgLineage         = "lineage"
 	logicProgMessageStart    = "message_start"
+	logicProgTask            = "task"
 	logicProgVerdict         = "verdict"
 	logicVarBlankConn        = "blank_conn"
 	logicVarHeadLimit        = "head_limit"
@@ -86,6 +87,7 @@ type logicProgramSpecs struct {
 	HeadEnd      *ebpf.ProgramSpec `ebpf:"head_end"`
 	Lineage      *ebpf.ProgramSpec `ebpf:"lineage"`
 	MessageStart *ebpf.ProgramSpec `ebpf:"message_start"`
+	Task         *ebpf.ProgramSpec `ebpf:"task"`
 	Verdict      *ebpf.ProgramSpec `ebpf:"verdict"`
 }
 
@@ -188,6 +190,7 @@ type logicPrograms struct {
 	HeadEnd      *ebpf.Program `ebpf:"head_end"`
 	Lineage      *ebpf.Program `ebpf:"lineage"`
 	MessageStart *ebpf.Program `ebpf:"message_start"`
+	Task         *ebpf.Program `ebpf:"task"`
 	Verdict      *ebpf.Program `ebpf:"verdict"`
 }
 
@@ -197,6 +200,7 @@ func (p *logicPrograms) Close() error {
 		p.HeadEnd,
 		p.Lineage,
 		p.MessageStart,
+		p.Task,
 		p.Verdict,
 	)
 }
