@@ -147,6 +147,7 @@ const (
 	bpfEventKindEVENT_LISTEN   bpfEventKind = 8
 	bpfEventKindEVENT_MOVED    bpfEventKind = 9
 	bpfEventKindEVENT_CGROUP   bpfEventKind = 10
+	bpfEventKindEVENT_HANDOFF  bpfEventKind = 11
 )
 
 type bpfGoroutine struct {
@@ -163,7 +164,20 @@ type bpfGoroutineState struct {
 	Conn      uint64
 	Inherited uint8
 	Dials     uint8
-	Pad       [6]uint8
+	Loose     uint8
+	Pad       [5]uint8
+}
+
+type bpfHandoffEvent struct {
+	_   structs.HostLayout
+	Hdr struct {
+		_    structs.HostLayout
+		Kind uint32
+		Tgid uint32
+		Time uint64
+	}
+	Task    uint64
+	Request uint64
 }
 
 type bpfImage struct {
@@ -255,7 +269,8 @@ type bpfTarget struct {
 	MonitorOwner  uint16
 	StackBase     uint16
 	ThreadId      uint16
-	Pad           [3]uint16
+	Receivers     uint16
+	Pad           [2]uint16
 	_             [4]byte
 	AutoTssKey    uint64
 	ContextType   uint64
@@ -389,6 +404,7 @@ const (
 	bpfVarExportEndHow                   = "export_end_how"
 	bpfVarExportEventFlag                = "export_event_flag"
 	bpfVarExportEventKind                = "export_event_kind"
+	bpfVarExportHandoffEvent             = "export_handoff_event"
 	bpfVarExportNeed                     = "export_need"
 	bpfVarExportProcessEvent             = "export_process_event"
 	bpfVarExportProgressEvent            = "export_progress_event"
@@ -522,6 +538,7 @@ type bpfVariableSpecs struct {
 	ExportEndHow        *ebpf.VariableSpec `ebpf:"export_end_how"`
 	ExportEventFlag     *ebpf.VariableSpec `ebpf:"export_event_flag"`
 	ExportEventKind     *ebpf.VariableSpec `ebpf:"export_event_kind"`
+	ExportHandoffEvent  *ebpf.VariableSpec `ebpf:"export_handoff_event"`
 	ExportNeed          *ebpf.VariableSpec `ebpf:"export_need"`
 	ExportProcessEvent  *ebpf.VariableSpec `ebpf:"export_process_event"`
 	ExportProgressEvent *ebpf.VariableSpec `ebpf:"export_progress_event"`
@@ -604,6 +621,7 @@ type bpfVariables struct {
 	ExportEndHow        *ebpf.Variable `ebpf:"export_end_how"`
 	ExportEventFlag     *ebpf.Variable `ebpf:"export_event_flag"`
 	ExportEventKind     *ebpf.Variable `ebpf:"export_event_kind"`
+	ExportHandoffEvent  *ebpf.Variable `ebpf:"export_handoff_event"`
 	ExportNeed          *ebpf.Variable `ebpf:"export_need"`
 	ExportProcessEvent  *ebpf.Variable `ebpf:"export_process_event"`
 	ExportProgressEvent *ebpf.Variable `ebpf:"export_progress_event"`

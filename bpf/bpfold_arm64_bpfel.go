@@ -79,6 +79,7 @@ const (
 	bpfOldVarExportEndHow                   = "export_end_how"
 	bpfOldVarExportEventFlag                = "export_event_flag"
 	bpfOldVarExportEventKind                = "export_event_kind"
+	bpfOldVarExportHandoffEvent             = "export_handoff_event"
 	bpfOldVarExportNeed                     = "export_need"
 	bpfOldVarExportProcessEvent             = "export_process_event"
 	bpfOldVarExportProgressEvent            = "export_progress_event"
@@ -211,6 +212,7 @@ type bpfOldVariableSpecs struct {
 	ExportEndHow        *ebpf.VariableSpec `ebpf:"export_end_how"`
 	ExportEventFlag     *ebpf.VariableSpec `ebpf:"export_event_flag"`
 	ExportEventKind     *ebpf.VariableSpec `ebpf:"export_event_kind"`
+	ExportHandoffEvent  *ebpf.VariableSpec `ebpf:"export_handoff_event"`
 	ExportNeed          *ebpf.VariableSpec `ebpf:"export_need"`
 	ExportProcessEvent  *ebpf.VariableSpec `ebpf:"export_process_event"`
 	ExportProgressEvent *ebpf.VariableSpec `ebpf:"export_progress_event"`
@@ -297,6 +299,7 @@ type bpfOldVariables struct {
 	ExportEndHow        *ebpf.Variable `ebpf:"export_end_how"`
 	ExportEventFlag     *ebpf.Variable `ebpf:"export_event_flag"`
 	ExportEventKind     *ebpf.Variable `ebpf:"export_event_kind"`
+	ExportHandoffEvent  *ebpf.Variable `ebpf:"export_handoff_event"`
 	ExportNeed          *ebpf.Variable `ebpf:"export_need"`
 	ExportProcessEvent  *ebpf.Variable `ebpf:"export_process_event"`
 	ExportProgressEvent *ebpf.Variable `ebpf:"export_progress_event"`

@@ -19,6 +19,7 @@ enum event_kind {
 	EVENT_LISTEN, /* struct process_event: a process listens on another TCP port */
 	EVENT_MOVED,  /* struct process_event: a process was moved to another control group */
 	EVENT_CGROUP, /* struct process_event: there is another control group of the cgroup2 hierarchy */
+	EVENT_HANDOFF, /* struct handoff_event: a task has done something for a request that another one serves */
 };
 
 enum direction {
@@ -114,6 +115,12 @@ struct end_event {
 	u64 last[2]; /* when the last of them moved, by direction; 0: none */
 	u32 how;     /* enum end_how */
 	u32 flags;   /* FLAG_LOST */
+};
+
+struct handoff_event {
+	struct event_header hdr;
+	u64 task;    /* goroutine id of who did it */
+	u64 request; /* that which the one who waited for it serves */
 };
 
 struct process_event {

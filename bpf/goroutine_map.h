@@ -22,7 +22,8 @@ struct goroutine_state {
 	u64 conn;     /* its id */
 	u8 inherited; /* request is the ancestor's, taken when the goroutine was first seen, and never again */
 	u8 dials;     /* it opened a connection for whoever: what it starts inherits nothing from it */
-	u8 pad[6];
+	u8 loose;     /* it has made a call for nobody knows whom, or whose ancestor says */
+	u8 pad[5];
 };
 
 /* Added when a goroutine serves a request or makes a call; nothing tells when one ends, so the least
@@ -133,14 +134,15 @@ static __always_inline u64 goroutine_request(u32 tgid, struct goids ids, u32 *fl
 
 	*flags |= FLAG_CAUSE_GOROUTINE;
 	if (state) {
-		if (state->inherited)
+		if (state->inherited) {
 			*flags |= FLAG_CAUSE_INHERITED;
+			state->loose = 1;
+		}
 		return state_request(state);
 	}
-	if (!ids.parent)
-		return 0;
+	fresh.loose = 1;
 	key.id = ids.parent;
-	state = bpf_map_lookup_elem(&goroutines, &key);
+	state = ids.parent ? bpf_map_lookup_elem(&goroutines, &key) : 0;
 	if (state && !state->dials)
 		fresh.request = state_request(state);
 	key.id = ids.id;
@@ -148,6 +150,38 @@ static __always_inline u64 goroutine_request(u32 tgid, struct goids ids, u32 *fl
 		count(STAT_GOROUTINES_FULL);
 	*flags |= FLAG_CAUSE_INHERITED;
 	return fresh.request;
+}
+
+/*
+ * goroutine_hands_over is called when a goroutine gives to another one what that waits for. If it has made calls for whom
+ * nobody knows, and the other serves a request, it was for that: who waits for the end of a job is who wanted it. User
+ * space is told.
+ */
+static __always_inline void goroutine_hands_over(u32 tgid, u64 from, u64 to)
+{
+	struct goroutine key = {.tgid = tgid, .id = from};
+	struct goroutine_state *state = bpf_map_lookup_elem(&goroutines, &key);
+	struct goroutine_state *other;
+	struct handoff_event *e;
+	u64 request;
+
+	if (!state || !state->loose)
+		return;
+	key.id = to;
+	other = bpf_map_lookup_elem(&goroutines, &key);
+	request = other ? state_request(other) : 0;
+	if (!request)
+		return;
+	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!e) {
+		count(STAT_RING_FULL); /* calls lose a parent */
+		return;
+	}
+	state->loose = 0;
+	e->hdr = header(EVENT_HANDOFF, tgid, bpf_ktime_get_ns());
+	e->task = from;
+	e->request = request;
+	submit(e);
 }
 
 /* goroutine_dials marks a goroutine that opens a connection and serves no request of its own. */

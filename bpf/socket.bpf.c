@@ -21,6 +21,7 @@ const struct conn_event *export_conn_event __attribute__((unused));
 const struct data_event *export_data_event __attribute__((unused));
 const struct progress_event *export_progress_event __attribute__((unused));
 const struct end_event *export_end_event __attribute__((unused));
+const struct handoff_event *export_handoff_event __attribute__((unused));
 const struct process_event *export_process_event __attribute__((unused));
 const enum event_kind *export_event_kind __attribute__((unused));
 const enum event_flag *export_event_flag __attribute__((unused));

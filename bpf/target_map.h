@@ -26,7 +26,8 @@ struct target {
 	u16 monitor_owner;  /* of JavaThread._monitor_owner_id; 0: there is none */
 	u16 stack_base;	    /* of JavaThread._stack_base, before _stack_size */
 	u16 thread_id;	    /* of java.lang.Thread.tid */
-	u16 pad[3];
+	u16 receivers;	    /* of runtime.hchan.recvq.first */
+	u16 pad[2];
 	u64 auto_tss_key; /* address of _PyRuntime.gilstate.autoTSSkey in the process */
 	u64 context_type; /* address of PyContext_Type */
 	u64 ring_full;

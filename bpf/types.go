@@ -16,6 +16,7 @@ type (
 	ProgressEvent = bpfProgressEvent
 	EndEvent      = bpfEndEvent
 	ProcessEvent  = bpfProcessEvent
+	HandoffEvent  = bpfHandoffEvent
 	EventKind     = bpfEventKind
 	EndHow        = bpfEndHow
 	Stat          = bpfStat
@@ -41,6 +42,7 @@ const (
 	EventExec     = bpfEventKindEVENT_EXEC
 	EventFork     = bpfEventKindEVENT_FORK
 	EventListen   = bpfEventKindEVENT_LISTEN
+	EventHandoff  = bpfEventKindEVENT_HANDOFF
 	EventMoved    = bpfEventKindEVENT_MOVED
 	EventCgroup   = bpfEventKindEVENT_CGROUP
 )

@@ -94,6 +94,7 @@ struct pt_regs {
 	unsigned long r15;
 	unsigned long r14;
 	unsigned long r10;
+	unsigned long bx;
 	unsigned long r8;
 	unsigned long cx;
 	unsigned long dx;

@@ -80,6 +80,7 @@ type node struct {
 	hasSeq  bool
 	pending bool // it is in pair.pending
 	refused bool // its parent is not believed
+	job     bool // who waits for the goroutine that made the call may still tell for whom
 	kind    trace.SpanKind
 	state   state
 }
@@ -118,6 +119,7 @@ type Correlator struct {
 	holds     list                    // of nodes in state holding, oldest first
 	trials    list                    // of nodes in state tried, oldest first
 	calls     list                    // of nodes in state unread, oldest first
+	wanting   []uint32                // processes whose hand-offs would tell something
 	out       []*span.Span
 	free      []*node
 }
@@ -196,9 +198,17 @@ func (c *Correlator) begin(s *span.Span) {
 	process := c.process(ev.PID, s.Target)
 	n.goids = process.goids
 	process.goids = max(process.goids, ev.Task)
+	process.serves = process.serves || s.Kind == trace.SpanKindServer
 	c.nodes[n.id] = n
 	if s.Kind == trace.SpanKindClient && !(process.goroutines && ev.CauseSource == span.SourceThread) {
 		n.setParent(c.cause(s), ev.CauseSource)
+	}
+	if s.Kind == trace.SpanKindClient && n.parent == nil && process.goroutines && ev.Task != 0 {
+		process.looseCall(n, ev.Task)
+		if process.serves && process.orphans >= enoughOrphans && !process.asked {
+			process.asked = true
+			c.wanting = append(c.wanting, ev.PID)
+		}
 	}
 	if c.mover != nil && !process.goroutines && ev.Task == 0 { // else it is not the thread that counts
 		c.mover.process = process
@@ -241,7 +251,7 @@ func (c *Correlator) finish(s *span.Span) {
 		}
 		return
 	}
-	if n.kind == trace.SpanKindClient && n.mayBeClaimed() {
+	if n.kind == trace.SpanKindClient && (n.mayBeClaimed() || n.job && c.process(s.Evidence.PID, s.Target).handsOver) {
 		n.state = adrift
 		c.drifting.push(n)
 		if c.drifting.n > c.cfg.MaxHeld {

@@ -11,8 +11,6 @@ import (
 	"breadcrumb/internal/span"
 
 	"github.com/google/go-cmp/cmp"
-	"go.opentelemetry.io/otel/attribute"
-	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -242,13 +240,10 @@ func TestCallIsChildOfTheRequestThatCausedIt(t *testing.T) {
 			g.child(c, s, span.SourceGoroutine)
 		}},
 		{"thread of a program of goroutines that was not known for one yet", func(g *stage) {
-			golang := func(s *span.Span) {
-				s.Target = &span.Target{Resource: []attribute.KeyValue{semconv.ProcessRuntimeName("go")}}
-			}
 			g.Moved(1, 7, 1, in)
-			s := g.server(100, golang, over(1))
+			s := g.server(100, of(golang), over(1))
 			g.Moved(1, 7, 2, out)
-			c := g.client(110, golang, over(2), cause(s), func(s *span.Span) { s.Evidence.CauseSource = span.SourceThread })
+			c := g.client(110, of(golang), over(2), cause(s), func(s *span.Span) { s.Evidence.CauseSource = span.SourceThread })
 			g.end(c, 120)
 			g.end(s, 130)
 			g.root(c)

@@ -18,6 +18,12 @@ type process struct {
 	// queues says that its event loops read from all sockets that are ready before they go on with what waited for any
 	// of them: whom they have read last says nothing. So does Python's asyncio.
 	queues bool
+
+	serves    bool             // it has read requests
+	orphans   int              // calls that it has made for nobody knows whom
+	asked     bool             // Wanting has named it
+	handsOver bool             // its goroutines were seen to hand over what others waited for
+	jobs      map[uint64][]ref // by goroutine: such calls since it last handed something over
 }
 
 func (c *Correlator) process(pid uint32, target *span.Target) *process {

@@ -77,7 +77,11 @@ func absurd(t *testing.T, seed uint64) []string {
 	}
 	for range 20 + rng.IntN(300) {
 		now += int64(rng.IntN(5))
-		switch rng.IntN(16) {
+		switch rng.IntN(17) {
+		case 16:
+			if len(open) > 0 {
+				g.HandOff(uint32(1+rng.IntN(2)), uint64(rng.IntN(4)), open[rng.IntN(len(open))].ID)
+			}
 		case 12, 13, 14:
 			g.Moved(uint32(rng.IntN(3)), uint32(rng.IntN(3)), uint64(rng.IntN(8)), uint8(rng.IntN(2)))
 		case 15:
@@ -113,6 +117,10 @@ func absurd(t *testing.T, seed uint64) []string {
 			s := g.begin(kind, now, pick(), func(s *span.Span) {
 				s.Evidence.PID = uint32(rng.IntN(3))
 				s.Evidence.Task = uint64(rng.IntN(3000))
+				if s.Evidence.PID == 2 {
+					s.Target = golang
+					s.Evidence.Task = uint64(rng.IntN(4))
+				}
 				s.Evidence.Conn = uint64(rng.IntN(8))
 				s.Evidence.Seq, s.Evidence.HasSeq = uint32(rng.IntN(4)), rng.IntN(3) > 0
 				if rng.IntN(3) == 0 {

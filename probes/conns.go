@@ -34,6 +34,8 @@ type Sink interface {
 	ConnGone(id uint64)
 	Add(*span.Span)
 	Alias(trace.SpanID, *span.Span)
+	// HandOff says that a task has done something for a request that another one serves.
+	HandOff(pid uint32, task uint64, request trace.SpanID)
 	// Moved is called with each chunk, before its decoder.
 	Moved(pid, tid uint32, conn uint64, dir uint8)
 }
@@ -157,6 +159,12 @@ func (c *Conns) Handle(record []byte) {
 			c.end(e)
 		} else {
 			c.stats.Malformed++
+		}
+	case bpf.EventHandoff:
+		if e := bpf.View[bpf.HandoffEvent](record); e != nil {
+			var request trace.SpanID
+			binary.BigEndian.PutUint64(request[:], e.Request)
+			c.sink.HandOff(e.Hdr.Tgid, e.Task, request)
 		}
 	case bpf.EventExec: // it says where in the order of events it was; who reads them knows the rest
 	case bpf.EventExit:

@@ -75,6 +75,8 @@ func (b *bench) Conn(c probes.ConnInfo)              { b.note("conn %d", c.ID) }
 func (b *bench) ConnGone(id uint64)                  { b.note("gone %d", id) }
 func (b *bench) Alias(id trace.SpanID, s *span.Span) { b.note("alias %v of %v", id, s.ID) }
 
+func (*bench) HandOff(uint32, uint64, trace.SpanID) {}
+
 func (b *bench) Moved(uint32, uint32, uint64, uint8) {}
 
 func (b *bench) Add(s *span.Span) {
@@ -993,5 +995,7 @@ type sink struct{ c *correlate.Correlator }
 func (s sink) Conn(c probes.ConnInfo)                        { s.c.Conn(correlate.Conn(c)) }
 func (s sink) ConnGone(id uint64)                            { s.c.ConnGone(id) }
 func (s sink) Add(sp *span.Span)                             { s.c.Add(sp) }
+func (s sink) HandOff(pid uint32, task uint64, request trace.SpanID) { s.c.HandOff(pid, task, request) }
+
 func (s sink) Moved(pid, tid uint32, conn uint64, dir uint8) { s.c.Moved(pid, tid, conn, dir) }
 func (s sink) Alias(id trace.SpanID, sp *span.Span)          { s.c.Alias(id, sp) }

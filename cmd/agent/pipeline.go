@@ -176,7 +176,7 @@ func (p *pipeline) replay(kind recording.Kind, data []byte) error {
 	return nil
 }
 
-// Conn, ConnGone, Add and Alias make the pipeline the sink of the decoders.
+// The following make the pipeline the sink of the decoders.
 
 func (p *pipeline) Conn(c probes.ConnInfo) { p.corr.Conn(correlate.Conn(c)) }
 
@@ -190,6 +190,10 @@ func (p *pipeline) Add(s *span.Span) {
 }
 
 func (p *pipeline) Moved(pid, tid uint32, conn uint64, dir uint8) { p.corr.Moved(pid, tid, conn, dir) }
+
+func (p *pipeline) HandOff(pid uint32, task uint64, request trace.SpanID) {
+	p.corr.HandOff(pid, task, request)
+}
 
 func (p *pipeline) Alias(id trace.SpanID, s *span.Span) { p.corr.Alias(id, s) }
 

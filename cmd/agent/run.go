@@ -30,6 +30,7 @@ import (
 	"breadcrumb/probes/runtime/golang"
 	"breadcrumb/probes/runtime/java"
 	"breadcrumb/probes/runtime/python"
+	"breadcrumb/probes/runtime/uprobe"
 
 	"github.com/cilium/ebpf"
 	"go.uber.org/zap"
@@ -103,10 +104,10 @@ type agent struct {
 	pipeline *pipeline
 
 	mu       sync.Mutex
-	probes   map[uint32]io.Closer  // attached to a process
-	counted  map[uint32]bpf.Target // what of the kernel's counters is in the ledger
-	rings    map[uint32]string     // services that use io_uring
-	leaving  []leaving             // in the order of their time
+	probes   map[uint32]uprobe.Closers // attached to a process
+	counted  map[uint32]bpf.Target     // what of the kernel's counters is in the ledger
+	rings    map[uint32]string         // services that use io_uring
+	leaving  []leaving                 // in the order of their time
 	attached sync.WaitGroup
 
 	attaching     context.Context
@@ -173,7 +174,7 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 		return err
 	}
 	defer func() { err = errors.Join(err, core.Close()) }()
-	a := &agent{log: log, core: core, rules: selector, queue: queue, probes: map[uint32]io.Closer{}, counted: map[uint32]bpf.Target{}, rings: map[uint32]string{}, runtimes: map[discovery.Language]runtimeProbe{}}
+	a := &agent{log: log, core: core, rules: selector, queue: queue, probes: map[uint32]uprobe.Closers{}, counted: map[uint32]bpf.Target{}, rings: map[uint32]string{}, runtimes: map[discovery.Language]runtimeProbe{}}
 	a.attaching, a.stopAttaching = context.WithCancel(context.WithoutCancel(ctx))
 	defer a.stopAttaching()
 	seed := rand.Uint64()
@@ -392,6 +393,9 @@ func (a *agent) read(stop <-chan struct{}) error {
 			}
 			a.dropLeft(now)
 			a.attachOnDemand()
+			for _, pid := range a.pipeline.corr.Wanting() {
+				a.followHandOffs(pid)
+			}
 			for _, q := range a.pipeline.conns.Asking(now.UnixNano()) {
 				if s, ok := a.core.ConnState(q.Key, q.ID); ok {
 					a.pipeline.progress(q.ID, q.Dir, s.Pos[q.Dir], int64(s.Last[q.Dir]))
@@ -534,16 +538,57 @@ func (a *agent) added(t *discovery.Target) {
 		case note != "":
 			a.log.Info(note, zap.Uint32("pid", t.PID), zap.String("service", t.Service))
 		}
-		if probe == nil {
-			return
+		if probe != nil {
+			a.keep(t, probe)
 		}
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if old := a.probes[t.PID]; old != nil {
-			_ = old.Close()
-		}
-		a.probes[t.PID] = probe
 	})
+}
+
+// handOffProbe is a runtimeProbe that can tell of hand-offs between tasks as well.
+type handOffProbe interface {
+	AttachHandOffs(t *discovery.Target) (io.Closer, error)
+}
+
+// followHandOffs has those of a process told: it makes calls for nobody knows whom.
+func (a *agent) followHandOffs(pid uint32) {
+	t := a.table.Lookup(pid)
+	if t == nil {
+		return
+	}
+	runtime, ok := a.runtimes[t.Language].(handOffProbe)
+	if !ok {
+		return
+	}
+	a.attached.Go(func() {
+		probe, err := runtime.AttachHandOffs(t)
+		switch {
+		case errors.Is(err, discovery.ErrGone):
+		case err != nil:
+			a.log.Warn("calls that this process makes in pools of goroutines have no parent", zap.Uint32("pid", pid),
+				zap.String("service", t.Service), zap.Error(err))
+		case probe != nil:
+			a.log.Info("a process makes calls in goroutines that serve no request: what they hand over is followed",
+				zap.Uint32("pid", pid), zap.String("service", t.Service))
+			a.keep(t, probe)
+		}
+	})
+}
+
+// keep closes what was attached to a process when that is no longer traced.
+func (a *agent) keep(t *discovery.Target, probe io.Closer) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if now := a.table.Lookup(t.PID); now == nil || now.Account != t.Account {
+		_ = probe.Close()
+		return
+	}
+	a.probes[t.PID] = append(a.probes[t.PID], probe)
+}
+
+// detach closes what was attached to a process, for one who holds mu.
+func (a *agent) detach(pid uint32) {
+	_ = a.probes[pid].Close()
+	delete(a.probes, pid)
 }
 
 // watchImage has the next process that runs the executable watched at once, where that is all that the rule
@@ -567,10 +612,7 @@ func (a *agent) watchImage(t *discovery.Target, w bpf.Target) {
 func (a *agent) removed(t *discovery.Target) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if p := a.probes[t.PID]; p != nil {
-		_ = p.Close()
-		delete(a.probes, t.PID)
-	}
+	a.detach(t.PID)
 	if now, ok := a.core.Unwatch(t.PID); ok {
 		before := a.counted[t.PID]
 		probes.Count(t.Account, &before, &now)
@@ -589,6 +631,10 @@ func (a *agent) replaced(old, new *discovery.Target) {
 	}
 	if old.Account != new.Account {
 		a.removed(old)
+	} else {
+		a.mu.Lock()
+		a.detach(new.PID)
+		a.mu.Unlock()
 	}
 	a.added(new)
 }

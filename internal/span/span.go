@@ -35,6 +35,7 @@ const (
 	SourceLocalConnection               // the span at the other end of the same connection, on this node
 	SourceGoroutine                     // the goroutine that made the call, or one that it descends from
 	SourceTask                          // the task (asyncio, a virtual thread) that made the call, or one from which it was made
+	SourceHandOff                       // who waited for the end of the job in which the call was made
 	SourceThread                        // the thread that made the call was serving that request
 	SourceEventLoop                     // the same of a thread that serves many at once, confirmed by what came after
 )
@@ -50,6 +51,8 @@ func (s Source) String() string {
 		return "goroutine"
 	case SourceTask:
 		return "task"
+	case SourceHandOff:
+		return "hand-off"
 	case SourceThread:
 		return "thread"
 	case SourceEventLoop:

@@ -42,7 +42,7 @@ var scenarios = []scenario{
 	{"Go", "handler", 2, goapp, certain, ""},
 	{"Go", "goroutines", 2, goapp, certain, ""},
 	{"Go", "errgroup", 3, goapp, certain, ""},
-	{"Go", "pool", 2, goapp, 0, "a worker fed by a channel"},
+	{"Go", "pool", 2, goapp, 80, "a worker fed by a channel; what it hands over is followed once such calls were seen"},
 	{"Python threading", "sequence", 2, threads, certain, ""},
 	{"Python threading", "executor", 2, threads, 0, "ThreadPoolExecutor.submit"},
 	{"gunicorn sync", "sequence", 2, gunicorn("--workers", "4"), certain, ""},

@@ -27,10 +27,12 @@ enum {
 
 #if defined(__TARGET_ARCH_x86)
 #define ARG0(r) ((r)->ax)
+#define ARG1(r) ((r)->bx)
 #define GO_G(r) ((r)->r14)
 #define GO_SP(r) ((r)->sp)
 #elif defined(__TARGET_ARCH_arm64)
 #define ARG0(r) ((r)->user_regs.regs[0])
+#define ARG1(r) ((r)->user_regs.regs[1])
 #define GO_G(r) ((r)->user_regs.regs[28])
 #define GO_SP(r) ((r)->user_regs.sp)
 #endif
@@ -106,6 +108,51 @@ int persist_conn_round_trip(struct pt_regs *ctx)
 {
 	uprobe_begins();
 	note_call(ctx);
+	uprobe_ends();
+	return 0;
+}
+
+/* hand_over is called when the running goroutine gives to the one of a runtime.sudog what that waits for; where is its address,
+ * or that of a pointer to it: the first of those who wait at a channel. */
+static __always_inline void hand_over(struct pt_regs *ctx, u64 where, const bool closes)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct target *target = target_of(tgid);
+	struct goids ids;
+	u64 to;
+
+	if (!target || !(target->flags & TARGET_GO))
+		return;
+	ids = read_goids(target, GO_G(ctx), GO_SP(ctx), 0);
+	if (!ids.id)
+		return;
+	if (closes &&
+	    (bpf_probe_read_user(&where, sizeof(where), (void *)(where + target->receivers)) || !where))
+		return;
+	/* A sudog begins with its g. */
+	if (bpf_probe_read_user(&to, sizeof(to), (void *)where) ||
+	    bpf_probe_read_user(&to, sizeof(to), (void *)(to + target->goid)))
+		return;
+	goroutine_hands_over(tgid, ids.id, to);
+}
+
+/* runtime.send: something is sent over a channel at which a receiver waits. Attached to programs that show calls for whom
+ * nobody knows. */
+SEC("uprobe")
+int chan_send(struct pt_regs *ctx)
+{
+	uprobe_begins();
+	hand_over(ctx, ARG1(ctx), false);
+	uprobe_ends();
+	return 0;
+}
+
+/* runtime.closechan, attached with it. */
+SEC("uprobe")
+int chan_close(struct pt_regs *ctx)
+{
+	uprobe_begins();
+	hand_over(ctx, ARG0(ctx), true);
 	uprobe_ends();
 	return 0;
 }

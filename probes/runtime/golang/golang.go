@@ -72,6 +72,7 @@ func Describe(version string, t *bpf.Target) (exact bool) {
 	}
 	t.Flags |= bpf.TargetGo
 	t.Goid, t.ParentGoid = o.Goid, o.ParentGoid
+	t.Receivers = o.Receivers
 	t.PersistConn, t.Sysfd, t.Family, t.Sotype = o.PersistConnConn, o.Sysfd, o.Family, o.Sotype
 	return exact
 }
@@ -111,6 +112,42 @@ func (r *Runtime) Attach(_ context.Context, t *discovery.Target) (_ io.Closer, n
 		return nil, "", fmt.Errorf("attach to %s in %s: %w", roundTrip, t.Exe, err)
 	}
 	return l, note, nil
+}
+
+// AttachHandOffs has it told, for a process to which Attach has been, when a goroutine gives to another one what that waits for
+// at a channel. It costs the program some 0.5 us for each such moment; the Closer is nil if there is nothing to attach to.
+func (r *Runtime) AttachHandOffs(t *discovery.Target) (io.Closer, error) {
+	path := fmt.Sprintf("/proc/%d/exe", t.PID)
+	layout, err := r.layout(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, discovery.ErrGone
+	case err != nil:
+		return nil, fmt.Errorf("analyse %s: %w", t.Exe, err)
+	}
+	exe, err := link.OpenExecutable(path)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", t.Exe, err)
+	}
+	var links uprobe.Closers
+	for _, p := range []struct {
+		program string
+		site    *Site
+	}{{"chan_send", layout.Send}, {"chan_close", layout.Close}} {
+		if p.site == nil {
+			continue
+		}
+		l, err := r.object.Attach(exe, p.program, uprobe.Site{Offset: p.site.FileOffset}, t.PID)
+		if err != nil {
+			_ = links.Close()
+			return nil, err
+		}
+		links = append(links, l)
+	}
+	if links == nil {
+		return nil, nil
+	}
+	return links, nil
 }
 
 func (r *Runtime) layout(path string) (*Layout, error) {

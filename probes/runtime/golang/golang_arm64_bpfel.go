@@ -24,6 +24,8 @@ const (
 	golangMapStats                 = "stats"
 	golangMapTargets               = "targets"
 	golangMapVerdicts              = "verdicts"
+	golangProgChanClose            = "chan_close"
+	golangProgChanSend             = "chan_send"
 	golangProgPersistConnRoundTrip = "persist_conn_round_trip"
 	golangVarBlankConn             = "blank_conn"
 )
@@ -70,6 +72,8 @@ type golangSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type golangProgramSpecs struct {
+	ChanClose            *ebpf.ProgramSpec `ebpf:"chan_close"`
+	ChanSend             *ebpf.ProgramSpec `ebpf:"chan_send"`
 	PersistConnRoundTrip *ebpf.ProgramSpec `ebpf:"persist_conn_round_trip"`
 }
 
@@ -148,11 +152,15 @@ type golangVariables struct {
 //
 // It can be passed to loadGolangObjects or ebpf.CollectionSpec.LoadAndAssign.
 type golangPrograms struct {
+	ChanClose            *ebpf.Program `ebpf:"chan_close"`
+	ChanSend             *ebpf.Program `ebpf:"chan_send"`
 	PersistConnRoundTrip *ebpf.Program `ebpf:"persist_conn_round_trip"`
 }
 
 func (p *golangPrograms) Close() error {
 	return _GolangClose(
+		p.ChanClose,
+		p.ChanSend,
 		p.PersistConnRoundTrip,
 	)
 }

@@ -24,6 +24,8 @@ const (
 	golangOldMapStats                 = "stats"
 	golangOldMapTargets               = "targets"
 	golangOldMapVerdicts              = "verdicts"
+	golangOldProgChanClose            = "chan_close"
+	golangOldProgChanSend             = "chan_send"
 	golangOldProgPersistConnRoundTrip = "persist_conn_round_trip"
 	golangOldVarBlankConn             = "blank_conn"
 )
@@ -70,6 +72,8 @@ type golangOldSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type golangOldProgramSpecs struct {
+	ChanClose            *ebpf.ProgramSpec `ebpf:"chan_close"`
+	ChanSend             *ebpf.ProgramSpec `ebpf:"chan_send"`
 	PersistConnRoundTrip *ebpf.ProgramSpec `ebpf:"persist_conn_round_trip"`
 }
 
@@ -148,11 +152,15 @@ type golangOldVariables struct {
 //
 // It can be passed to loadGolangOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type golangOldPrograms struct {
+	ChanClose            *ebpf.Program `ebpf:"chan_close"`
+	ChanSend             *ebpf.Program `ebpf:"chan_send"`
 	PersistConnRoundTrip *ebpf.Program `ebpf:"persist_conn_round_trip"`
 }
 
 func (p *golangOldPrograms) Close() error {
 	return _GolangOldClose(
+		p.ChanClose,
+		p.ChanSend,
 		p.PersistConnRoundTrip,
 	)
 }

@@ -26,6 +26,14 @@ var ErrTooOld = errors.New("versions of Go before 1.19 are not supported")
 // At its entry the receiver, the *persistConn, is in the first argument's register.
 const roundTrip = "net/http.(*persistConn).roundTrip"
 
+// chanSend and chanClose are called by whoever gives to another goroutine what that waits for at a channel: the first with
+// the other's sudog as the second argument, the second with the channel as the first. Where nobody waits at the channel the
+// first is not called.
+const (
+	chanSend  = "runtime.send"
+	chanClose = "runtime.closechan"
+)
+
 // noClient is why a program without a net/http client has no site; nothing of it is missed.
 const noClient = "it has no net/http client"
 
@@ -44,6 +52,8 @@ type Layout struct {
 	// NoRoundTrip says why, in words for people.
 	RoundTrip   *Site
 	NoRoundTrip string
+	// Send and Close are where goroutines hand over to others, see chanSend; nil where there is no such place.
+	Send, Close *Site
 }
 
 // Site is a place for a uprobe.
@@ -69,15 +79,22 @@ func Analyze(r io.ReaderAt) (l *Layout, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l.RoundTrip, l.NoRoundTrip = im.roundTripSite()
+	funcs, err := im.symbols(roundTrip, runtimeMain, chanSend, chanClose)
+	if err != nil {
+		l.NoRoundTrip = fmt.Sprintf("its functions cannot be found: %v", err)
+		return l, nil
+	}
+	l.RoundTrip, l.NoRoundTrip = im.roundTripSite(funcs)
+	if f, ok := funcs[chanSend]; ok {
+		l.Send, _ = im.site(f) // without it less is known
+	}
+	if f, ok := funcs[chanClose]; ok {
+		l.Close, _ = im.site(f)
+	}
 	return l, nil
 }
 
-func (im *image) roundTripSite() (site *Site, why string) {
-	funcs, err := im.symbols(roundTrip, runtimeMain)
-	if err != nil {
-		return nil, fmt.Sprintf("its functions cannot be found: %v", err)
-	}
+func (im *image) roundTripSite(funcs map[string]Func) (site *Site, why string) {
 	if _, ok := funcs[runtimeMain]; !ok {
 		return nil, "its functions have no names (obfuscated)"
 	}
@@ -85,7 +102,7 @@ func (im *image) roundTripSite() (site *Site, why string) {
 	if !ok {
 		return nil, noClient
 	}
-	site, err = im.site(f)
+	site, err := im.site(f)
 	if err != nil {
 		return nil, fmt.Sprintf("no place for a probe in %s: %v", roundTrip, err)
 	}

@@ -22,6 +22,11 @@ func TestAnalyzeFindsRoundTripInEveryVersion(t *testing.T) {
 		if s := l.RoundTrip; !s.Emulated || s.AtCheck != (old && b.arch == "amd64") {
 			t.Errorf("%s: %+v", l.Version, s.Entry)
 		}
+		for name, s := range map[string]*Site{chanSend: l.Send, chanClose: l.Close} {
+			if s == nil || !s.Emulated {
+				t.Errorf("%s: no place in %s", l.Version, name)
+			}
+		}
 		if !l.Exact {
 			t.Errorf("%s is not in the table", l.Version)
 		}

@@ -36,6 +36,9 @@ type Offsets struct {
 	// runtime.m
 	Curg uint16
 
+	// runtime.hchan: recvq.first, the first sudog of those who wait to receive
+	Receivers uint16
+
 	// net/http.persistConn: conn, an interface; its data word is 8 further
 	PersistConnConn uint16
 
@@ -62,27 +65,27 @@ var offsetTable = []struct {
 }{
 	{"go1.19", Offsets{
 		StackLo: 0, StackHi: 8, M: 48, Goid: 152, ParentGoid: 0,
-		Curg:            192,
+		Receivers: 56, Curg: 192,
 		PersistConnConn: 80, TLSConn: 0, ConnFD: 0, Sysfd: 16, Family: 56, Sotype: 64,
 	}},
 	{"go1.21", Offsets{ // g.parentGoid came
 		StackLo: 0, StackHi: 8, M: 48, Goid: 152, ParentGoid: 272,
-		Curg:            192,
+		Receivers: 56, Curg: 192,
 		PersistConnConn: 80, TLSConn: 0, ConnFD: 0, Sysfd: 16, Family: 56, Sotype: 64,
 	}},
 	{"go1.23", Offsets{ // g.syscallbp came
 		StackLo: 0, StackHi: 8, M: 48, Goid: 160, ParentGoid: 280,
-		Curg:            192,
+		Receivers: 64, Curg: 192,
 		PersistConnConn: 80, TLSConn: 0, ConnFD: 0, Sysfd: 16, Family: 56, Sotype: 64,
 	}},
 	{"go1.25", Offsets{ // gobuf.ret went
 		StackLo: 0, StackHi: 8, M: 48, Goid: 152, ParentGoid: 272,
-		Curg:            184,
+		Receivers: 64, Curg: 184,
 		PersistConnConn: 80, TLSConn: 0, ConnFD: 0, Sysfd: 16, Family: 56, Sotype: 64,
 	}},
 	{"go1.26", Offsets{ // g.secret came
 		StackLo: 0, StackHi: 8, M: 48, Goid: 152, ParentGoid: 280,
-		Curg:            184,
+		Receivers: 64, Curg: 184,
 		PersistConnConn: 80, TLSConn: 0, ConnFD: 0, Sysfd: 16, Family: 56, Sotype: 64,
 	}},
 }

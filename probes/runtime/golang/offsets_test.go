@@ -90,7 +90,7 @@ func dwarfOffsets(t *testing.T, path string) Offsets {
 	}
 
 	wanted := map[string]*dwarf.StructType{
-		"runtime.g": nil, "runtime.m": nil, "runtime.iface": nil, "net/http.persistConn": nil, "crypto/tls.Conn": nil,
+		"runtime.g": nil, "runtime.hchan": nil, "runtime.sudog": nil, "runtime.m": nil, "runtime.iface": nil, "net/http.persistConn": nil, "crypto/tls.Conn": nil,
 		"net.TCPConn": nil, "net.UnixConn": nil, "net.conn": nil, "net.netFD": nil,
 	}
 	for r := d.Reader(); ; {
@@ -161,6 +161,9 @@ func dwarfOffsets(t *testing.T, path string) Offsets {
 	if got := must("runtime.g", "stackguard0"); got != guardOffset {
 		t.Errorf("g.stackguard0 at %d, want %d", got, guardOffset)
 	}
+	if got := must("runtime.sudog", "g"); got != 0 {
+		t.Errorf("sudog.g at %d, want 0", got)
+	}
 	parent, _ := field("runtime.g", "parentGoid")
 	return Offsets{
 		StackLo:         must("runtime.g", "stack", "lo"),
@@ -169,6 +172,7 @@ func dwarfOffsets(t *testing.T, path string) Offsets {
 		Goid:            must("runtime.g", "goid"),
 		ParentGoid:      parent,
 		Curg:            must("runtime.m", "curg"),
+		Receivers:       must("runtime.hchan", "recvq", "first"),
 		PersistConnConn: must("net/http.persistConn", "conn"),
 		TLSConn:         must("crypto/tls.Conn", "conn"),
 		ConnFD:          must("net.TCPConn", "conn", "fd"),

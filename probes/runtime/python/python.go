@@ -109,7 +109,7 @@ func (r *Runtime) attach(t *discovery.Target) (_ io.Closer, note string, err err
 		return nil, "", err
 	}
 	var python, lib *uprobe.Image
-	var links closers
+	var links uprobe.Closers
 	defer func() {
 		for _, i := range images {
 			_ = i.Close()
@@ -156,15 +156,4 @@ func (r *Runtime) attach(t *discovery.Target) (_ io.Closer, note string, err err
 		return nil, "", err
 	}
 	return links, "", nil
-}
-
-// closers are closed together.
-type closers []io.Closer
-
-func (c closers) Close() error {
-	var errs []error
-	for _, l := range c {
-		errs = append(errs, l.Close())
-	}
-	return errors.Join(errs...)
 }

@@ -137,6 +137,18 @@ func (o *Object) attach(exe *link.Executable, program string, at Site, pid uint3
 	return l, nil
 }
 
+// Closers are closed together.
+type Closers []io.Closer
+
+// Close closes all of them.
+func (c Closers) Close() error {
+	var errs []error
+	for _, l := range c {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}
+
 // ErrNotMapped says that none of a process's files has what is looked for.
 var ErrNotMapped = errors.New("the process has not mapped it")
 
