@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"text/template"
 
 	"breadcrumb/test/e2e/servers"
 )
@@ -77,6 +78,14 @@ var scenarios = []scenario{
 	{"Java 21", "inline", 2, virtual(21, 24), certain, "a virtual thread for each request"},
 	{"Java 24 and newer", "inline", 2, virtual(24, 99), certain, "a virtual thread for each request"},
 	{"Ruby (Puma)", "sequence", 2, puma, 90, "requests that its reactor reads are handed to a thread"},
+	{"nginx", "call", 1, nginx, certain, "a proxy over TCP"},
+	{"HAProxy", "call", 1, haproxy, 0, "a proxy over TCP, two threads, requests without a context"},
+	{"Express", "await", 2, express, certain, ""},
+	{"C, an epoll loop", "await", 2, epoll, certain, ""},
+	{"Rust (axum, reqwest)", "await", 2, axum, 0, ""},
+	{"Rust (axum, reqwest)", "sleep", 2, axum, 0, "tokio's sleep before each call"},
+	{"Rust (axum, reqwest)", "join", 2, axum, 0, "tokio::join"},
+	{"Rust (axum, reqwest)", "spawn", 2, axum, 0, "tokio::spawn"},
 	{"PHP (built-in server)", "sequence", 2, php, certain, ""},
 }
 
@@ -183,6 +192,83 @@ func findJVM(t testing.TB, least, below int) string {
 	}
 	t.Fatalf("no JVM from version %d on and before %d: .ci/deps test fetches one", least, below)
 	return ""
+}
+
+// backendOf is where the server that o is for makes its calls.
+func backendOf(o servers.Options) string {
+	for _, v := range o.Env {
+		if addr, ok := strings.CutPrefix(v, "BACKEND=http://"); ok {
+			return addr
+		}
+	}
+	return ""
+}
+
+// proxied writes a proxy's configuration: Port is where it listens, Dir a folder of its own, Backend what is behind it.
+func proxied(t testing.TB, name string, port int, backend string) string {
+	t.Helper()
+	text, err := programs.ReadFile("testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, name)
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	err = template.Must(template.New("").Parse(string(text))).Execute(file, map[string]any{
+		"Port": port, "Dir": dir, "Backend": backend,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func haproxy(t testing.TB, o servers.Options) *servers.Server {
+	port := servers.FreePort(t)
+	return servers.Listening(t, servers.Run(t, o, "haproxy", "-f", proxied(t, "haproxy.cfg", port, backendOf(o))), port)
+}
+
+func nginx(t testing.TB, o servers.Options) *servers.Server {
+	port := servers.FreePort(t)
+	path := proxied(t, "nginx.conf", port, backendOf(o))
+	o.ByTerm = true
+	s := servers.Listening(t, servers.Run(t, o, "nginx", "-p", filepath.Dir(path), "-c", path, "-e", filepath.Join(filepath.Dir(path), "error.log")), port)
+	s.PIDs = s.PIDs[:1]
+	return s
+}
+
+func express(t testing.TB, o servers.Options) *servers.Server {
+	o.Env = append([]string{"MODULES=" + filepath.Join(cache(), "node", "node_modules")}, o.Env...)
+	return listening(t, o, "node", unpack(t, "app_express.js"))
+}
+
+func epoll(t testing.TB, o servers.Options) *servers.Server {
+	exe := filepath.Join(t.TempDir(), "app_epoll")
+	if out, err := exec.Command("gcc", "-O2", "-D_GNU_SOURCE", "-o", exe, unpack(t, "app_epoll.c")).CombinedOutput(); err != nil {
+		t.Fatalf("compile app_epoll.c: %v\n%s", err, out)
+	}
+	return listening(t, o, exe)
+}
+
+// axum needs a Rust newer than Debian's, where there is one.
+func axum(t testing.TB, o servers.Options) *servers.Server {
+	t.Helper()
+	text, err := exec.Command("cargo", "--version").Output()
+	var minor int
+	if _, scanned := fmt.Sscanf(string(text), "cargo 1.%d", &minor); err != nil || scanned != nil || minor < 80 {
+		t.Skipf("it takes Rust 1.80 or newer: cargo says %q", text)
+	}
+	target := filepath.Join(cache(), "rust")
+	cmd := exec.Command("cargo", "build", "--quiet", "--release", "--locked", "--target-dir", target,
+		"--manifest-path", filepath.Join(servers.ModuleRoot(), "test/accuracy/testdata/axumapp/Cargo.toml"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build axumapp: %v\n%s", err, out)
+	}
+	return listening(t, o, filepath.Join(target, "release", "axumapp"))
 }
 
 func puma(t testing.TB, o servers.Options) *servers.Server {
