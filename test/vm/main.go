@@ -222,7 +222,7 @@ func fetchAll(ctx context.Context, wanted []kernel, o options) (_ map[string]ima
 // chosen are the attachments that are tried on the kernel.
 func (k kernel) chosen(only string) []string {
 	if only == "" {
-		return k.Attachments
+		return slices.DeleteFunc(slices.Clone(k.Attachments), func(a string) bool { return slices.Contains(k.Loses, a) })
 	}
 	wanted := strings.Split(only, ",")
 	return slices.DeleteFunc(slices.Clone(k.Attachments), func(a string) bool { return !slices.Contains(wanted, a) })
