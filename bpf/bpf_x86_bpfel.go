@@ -194,6 +194,27 @@ const (
 	bpfNeedNEED_ENTRY    bpfNeed = 2
 )
 
+type bpfNodeHandle struct {
+	_    structs.HostLayout
+	Tgid uint32
+	Pad  uint32
+	Id   uint64
+}
+
+type bpfNodeLoop struct {
+	_             structs.HostLayout
+	Ids           uint64
+	Current       uint64
+	Strength      uint32
+	Read          uint32
+	IntervalsMade uint64
+	Intervals     [8192]struct {
+		_       structs.HostLayout
+		From    uint64
+		Request uint64
+	}
+}
+
 type bpfProcessEvent struct {
 	_   structs.HostLayout
 	Hdr struct {
@@ -270,8 +291,10 @@ type bpfTarget struct {
 	StackBase     uint16
 	ThreadId      uint16
 	Receivers     uint16
-	Pad           [2]uint16
-	_             [4]byte
+	AsyncIds      uint16
+	AsyncWrapId   uint16
+	AsyncContext  uint16
+	Pad           uint16
 	AutoTssKey    uint64
 	ContextType   uint64
 	RingFull      uint64
@@ -286,7 +309,8 @@ const (
 	bpfTargetFlagTARGET_URING  bpfTargetFlag = 2
 	bpfTargetFlagTARGET_PYTHON bpfTargetFlag = 4
 	bpfTargetFlagTARGET_JAVA   bpfTargetFlag = 8
-	bpfTargetFlagTARGET_TASKS  bpfTargetFlag = 12
+	bpfTargetFlagTARGET_NODE   bpfTargetFlag = 16
+	bpfTargetFlagTARGET_TASKS  bpfTargetFlag = 28
 )
 
 type bpfTaskKey struct {
@@ -346,6 +370,8 @@ const (
 	bpfMapGoroutines                     = "goroutines"
 	bpfMapImages                         = "images"
 	bpfMapLatestConn                     = "latest_conn"
+	bpfMapNodeHandles                    = "node_handles"
+	bpfMapNodeLoops                      = "node_loops"
 	bpfMapPorts                          = "ports"
 	bpfMapProcesses                      = "processes"
 	bpfMapReaders                        = "readers"
@@ -510,20 +536,22 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	Cgroups    *ebpf.MapSpec `ebpf:"cgroups"`
-	Conns      *ebpf.MapSpec `ebpf:"conns"`
-	Events     *ebpf.MapSpec `ebpf:"events"`
-	Goroutines *ebpf.MapSpec `ebpf:"goroutines"`
-	Images     *ebpf.MapSpec `ebpf:"images"`
-	LatestConn *ebpf.MapSpec `ebpf:"latest_conn"`
-	Ports      *ebpf.MapSpec `ebpf:"ports"`
-	Processes  *ebpf.MapSpec `ebpf:"processes"`
-	Readers    *ebpf.MapSpec `ebpf:"readers"`
-	Stats      *ebpf.MapSpec `ebpf:"stats"`
-	Targets    *ebpf.MapSpec `ebpf:"targets"`
-	Tasks      *ebpf.MapSpec `ebpf:"tasks"`
-	Threads    *ebpf.MapSpec `ebpf:"threads"`
-	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
+	Cgroups     *ebpf.MapSpec `ebpf:"cgroups"`
+	Conns       *ebpf.MapSpec `ebpf:"conns"`
+	Events      *ebpf.MapSpec `ebpf:"events"`
+	Goroutines  *ebpf.MapSpec `ebpf:"goroutines"`
+	Images      *ebpf.MapSpec `ebpf:"images"`
+	LatestConn  *ebpf.MapSpec `ebpf:"latest_conn"`
+	NodeHandles *ebpf.MapSpec `ebpf:"node_handles"`
+	NodeLoops   *ebpf.MapSpec `ebpf:"node_loops"`
+	Ports       *ebpf.MapSpec `ebpf:"ports"`
+	Processes   *ebpf.MapSpec `ebpf:"processes"`
+	Readers     *ebpf.MapSpec `ebpf:"readers"`
+	Stats       *ebpf.MapSpec `ebpf:"stats"`
+	Targets     *ebpf.MapSpec `ebpf:"targets"`
+	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
+	Threads     *ebpf.MapSpec `ebpf:"threads"`
+	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -574,20 +602,22 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	Cgroups    *ebpf.Map `ebpf:"cgroups"`
-	Conns      *ebpf.Map `ebpf:"conns"`
-	Events     *ebpf.Map `ebpf:"events"`
-	Goroutines *ebpf.Map `ebpf:"goroutines"`
-	Images     *ebpf.Map `ebpf:"images"`
-	LatestConn *ebpf.Map `ebpf:"latest_conn"`
-	Ports      *ebpf.Map `ebpf:"ports"`
-	Processes  *ebpf.Map `ebpf:"processes"`
-	Readers    *ebpf.Map `ebpf:"readers"`
-	Stats      *ebpf.Map `ebpf:"stats"`
-	Targets    *ebpf.Map `ebpf:"targets"`
-	Tasks      *ebpf.Map `ebpf:"tasks"`
-	Threads    *ebpf.Map `ebpf:"threads"`
-	Verdicts   *ebpf.Map `ebpf:"verdicts"`
+	Cgroups     *ebpf.Map `ebpf:"cgroups"`
+	Conns       *ebpf.Map `ebpf:"conns"`
+	Events      *ebpf.Map `ebpf:"events"`
+	Goroutines  *ebpf.Map `ebpf:"goroutines"`
+	Images      *ebpf.Map `ebpf:"images"`
+	LatestConn  *ebpf.Map `ebpf:"latest_conn"`
+	NodeHandles *ebpf.Map `ebpf:"node_handles"`
+	NodeLoops   *ebpf.Map `ebpf:"node_loops"`
+	Ports       *ebpf.Map `ebpf:"ports"`
+	Processes   *ebpf.Map `ebpf:"processes"`
+	Readers     *ebpf.Map `ebpf:"readers"`
+	Stats       *ebpf.Map `ebpf:"stats"`
+	Targets     *ebpf.Map `ebpf:"targets"`
+	Tasks       *ebpf.Map `ebpf:"tasks"`
+	Threads     *ebpf.Map `ebpf:"threads"`
+	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -598,6 +628,8 @@ func (m *bpfMaps) Close() error {
 		m.Goroutines,
 		m.Images,
 		m.LatestConn,
+		m.NodeHandles,
+		m.NodeLoops,
 		m.Ports,
 		m.Processes,
 		m.Readers,

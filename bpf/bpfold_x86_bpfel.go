@@ -22,6 +22,8 @@ const (
 	bpfOldMapGoroutines                     = "goroutines"
 	bpfOldMapImages                         = "images"
 	bpfOldMapLatestConn                     = "latest_conn"
+	bpfOldMapNodeHandles                    = "node_handles"
+	bpfOldMapNodeLoops                      = "node_loops"
 	bpfOldMapPorts                          = "ports"
 	bpfOldMapProcesses                      = "processes"
 	bpfOldMapReaders                        = "readers"
@@ -182,22 +184,24 @@ type bpfOldProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfOldMapSpecs struct {
-	Cgroups    *ebpf.MapSpec `ebpf:"cgroups"`
-	Conns      *ebpf.MapSpec `ebpf:"conns"`
-	Events     *ebpf.MapSpec `ebpf:"events"`
-	Goroutines *ebpf.MapSpec `ebpf:"goroutines"`
-	Images     *ebpf.MapSpec `ebpf:"images"`
-	LatestConn *ebpf.MapSpec `ebpf:"latest_conn"`
-	Ports      *ebpf.MapSpec `ebpf:"ports"`
-	Processes  *ebpf.MapSpec `ebpf:"processes"`
-	Readers    *ebpf.MapSpec `ebpf:"readers"`
-	Rooms      *ebpf.MapSpec `ebpf:"rooms"`
-	Stats      *ebpf.MapSpec `ebpf:"stats"`
-	Targets    *ebpf.MapSpec `ebpf:"targets"`
-	Tasks      *ebpf.MapSpec `ebpf:"tasks"`
-	Threads    *ebpf.MapSpec `ebpf:"threads"`
-	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
-	Works      *ebpf.MapSpec `ebpf:"works"`
+	Cgroups     *ebpf.MapSpec `ebpf:"cgroups"`
+	Conns       *ebpf.MapSpec `ebpf:"conns"`
+	Events      *ebpf.MapSpec `ebpf:"events"`
+	Goroutines  *ebpf.MapSpec `ebpf:"goroutines"`
+	Images      *ebpf.MapSpec `ebpf:"images"`
+	LatestConn  *ebpf.MapSpec `ebpf:"latest_conn"`
+	NodeHandles *ebpf.MapSpec `ebpf:"node_handles"`
+	NodeLoops   *ebpf.MapSpec `ebpf:"node_loops"`
+	Ports       *ebpf.MapSpec `ebpf:"ports"`
+	Processes   *ebpf.MapSpec `ebpf:"processes"`
+	Readers     *ebpf.MapSpec `ebpf:"readers"`
+	Rooms       *ebpf.MapSpec `ebpf:"rooms"`
+	Stats       *ebpf.MapSpec `ebpf:"stats"`
+	Targets     *ebpf.MapSpec `ebpf:"targets"`
+	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
+	Threads     *ebpf.MapSpec `ebpf:"threads"`
+	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
+	Works       *ebpf.MapSpec `ebpf:"works"`
 }
 
 // bpfOldVariableSpecs contains global variables before they are loaded into the kernel.
@@ -248,22 +252,24 @@ func (o *bpfOldObjects) Close() error {
 //
 // It can be passed to loadBpfOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfOldMaps struct {
-	Cgroups    *ebpf.Map `ebpf:"cgroups"`
-	Conns      *ebpf.Map `ebpf:"conns"`
-	Events     *ebpf.Map `ebpf:"events"`
-	Goroutines *ebpf.Map `ebpf:"goroutines"`
-	Images     *ebpf.Map `ebpf:"images"`
-	LatestConn *ebpf.Map `ebpf:"latest_conn"`
-	Ports      *ebpf.Map `ebpf:"ports"`
-	Processes  *ebpf.Map `ebpf:"processes"`
-	Readers    *ebpf.Map `ebpf:"readers"`
-	Rooms      *ebpf.Map `ebpf:"rooms"`
-	Stats      *ebpf.Map `ebpf:"stats"`
-	Targets    *ebpf.Map `ebpf:"targets"`
-	Tasks      *ebpf.Map `ebpf:"tasks"`
-	Threads    *ebpf.Map `ebpf:"threads"`
-	Verdicts   *ebpf.Map `ebpf:"verdicts"`
-	Works      *ebpf.Map `ebpf:"works"`
+	Cgroups     *ebpf.Map `ebpf:"cgroups"`
+	Conns       *ebpf.Map `ebpf:"conns"`
+	Events      *ebpf.Map `ebpf:"events"`
+	Goroutines  *ebpf.Map `ebpf:"goroutines"`
+	Images      *ebpf.Map `ebpf:"images"`
+	LatestConn  *ebpf.Map `ebpf:"latest_conn"`
+	NodeHandles *ebpf.Map `ebpf:"node_handles"`
+	NodeLoops   *ebpf.Map `ebpf:"node_loops"`
+	Ports       *ebpf.Map `ebpf:"ports"`
+	Processes   *ebpf.Map `ebpf:"processes"`
+	Readers     *ebpf.Map `ebpf:"readers"`
+	Rooms       *ebpf.Map `ebpf:"rooms"`
+	Stats       *ebpf.Map `ebpf:"stats"`
+	Targets     *ebpf.Map `ebpf:"targets"`
+	Tasks       *ebpf.Map `ebpf:"tasks"`
+	Threads     *ebpf.Map `ebpf:"threads"`
+	Verdicts    *ebpf.Map `ebpf:"verdicts"`
+	Works       *ebpf.Map `ebpf:"works"`
 }
 
 func (m *bpfOldMaps) Close() error {
@@ -274,6 +280,8 @@ func (m *bpfOldMaps) Close() error {
 		m.Goroutines,
 		m.Images,
 		m.LatestConn,
+		m.NodeHandles,
+		m.NodeLoops,
 		m.Ports,
 		m.Processes,
 		m.Readers,

@@ -492,7 +492,7 @@ static __always_inline u32 name_call(const struct io *io, struct conn *c, struct
 	if (task && !io->uring) {
 		c->flags &= ~CONN_NOTED;
 		ids->id = task;
-		c->cause = task_request(io->tgid, task);
+		c->cause = target->flags & TARGET_NODE ? node_call() : task_request(io->tgid, task);
 		return FLAG_CAUSE_TASK;
 	}
 	if (c->flags & CONN_NOTED) {
@@ -607,7 +607,8 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 
 	if (target->flags & TARGET_GO && t->asks)
 		t->ids = read_goids(target, regs->g, regs->sp, c->task);
-	if (target->flags & TARGET_TASKS && start && c->protocol == PROTOCOL_HTTP1)
+	if (target->flags & TARGET_TASKS && (start || target->flags & TARGET_NODE) &&
+	    c->protocol == PROTOCOL_HTTP1)
 		task = current_task_id(target, regs);
 	if (start && t->asks) {
 		t->flags |= FLAG_NAMED;
@@ -640,6 +641,8 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	if (dir == DIR_INGRESS && c->protocol == PROTOCOL_HTTP1) {
 		if (io->uring) {
 			thread->request = 0;
+		} else if (task && target->flags & TARGET_NODE) {
+			node_has_read(c->role == ROLE_SERVER ? c->request : c->cause);
 		} else if (task) {
 			task_works(io->tgid, task, c->role == ROLE_SERVER ? c->request : c->cause);
 		} else if (!(target->flags & TARGET_GO)) {

@@ -130,17 +130,18 @@ static __always_inline u64 goroutine_request(u32 tgid, struct goids ids, u32 *fl
 {
 	struct goroutine key = {.tgid = tgid, .id = ids.id};
 	struct goroutine_state *state = bpf_map_lookup_elem(&goroutines, &key);
-	struct goroutine_state fresh = {.inherited = 1};
+	struct goroutine_state fresh = {.inherited = !!ids.parent, .loose = 1};
+	u64 request;
 
 	*flags |= FLAG_CAUSE_GOROUTINE;
 	if (state) {
-		if (state->inherited) {
+		request = state_request(state);
+		if (state->inherited)
 			*flags |= FLAG_CAUSE_INHERITED;
+		if (state->inherited || !request)
 			state->loose = 1;
-		}
-		return state_request(state);
+		return request;
 	}
-	fresh.loose = 1;
 	key.id = ids.parent;
 	state = ids.parent ? bpf_map_lookup_elem(&goroutines, &key) : 0;
 	if (state && !state->dials)
@@ -148,7 +149,8 @@ static __always_inline u64 goroutine_request(u32 tgid, struct goids ids, u32 *fl
 	key.id = ids.id;
 	if (bpf_map_update_elem(&goroutines, &key, &fresh, BPF_NOEXIST))
 		count(STAT_GOROUTINES_FULL);
-	*flags |= FLAG_CAUSE_INHERITED;
+	if (ids.parent)
+		*flags |= FLAG_CAUSE_INHERITED;
 	return fresh.request;
 }
 

@@ -7,7 +7,8 @@ enum target_flag {
 	TARGET_URING = 2,  /* it was seen to move socket data by io_uring; set by programs */
 	TARGET_PYTHON = 4, /* contexts are told apart */
 	TARGET_JAVA = 8,   /* virtual threads are told apart */
-	TARGET_TASKS = TARGET_PYTHON | TARGET_JAVA,
+	TARGET_NODE = 16,  /* what runs is known by its id */
+	TARGET_TASKS = TARGET_PYTHON | TARGET_JAVA | TARGET_NODE,
 };
 
 /* A watched process. The counters are requests whose first event never reached user space. */
@@ -27,7 +28,10 @@ struct target {
 	u16 stack_base;	    /* of JavaThread._stack_base, before _stack_size */
 	u16 thread_id;	    /* of java.lang.Thread.tid */
 	u16 receivers;	    /* of runtime.hchan.recvq.first */
-	u16 pad[2];
+	u16 async_ids;	    /* of node::Environment, where the address of the ids is */
+	u16 async_wrap_id;  /* of node::AsyncWrap, its id */
+	u16 async_context;  /* which argument of node::InternalCallbackScope's constructor it is, from 0 */
+	u16 pad;
 	u64 auto_tss_key; /* address of _PyRuntime.gilstate.autoTSSkey in the process */
 	u64 context_type; /* address of PyContext_Type */
 	u64 ring_full;

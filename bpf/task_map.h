@@ -12,6 +12,7 @@
 #define TASK_MAP_H
 
 #include "conn_map.h"
+#include "node_map.h"
 #include "syscall.h"
 #include "thread_map.h"
 
@@ -130,6 +131,7 @@ static __always_inline u64 current_task_id(struct target *target, const struct c
 {
 	return target->flags & TARGET_PYTHON ? python_context(target)
 	       : target->flags & TARGET_JAVA ? virtual_thread(target, regs)
+	       : target->flags & TARGET_NODE ? node_task()
 					     : 0;
 }
 

@@ -64,6 +64,7 @@ const (
 	TargetGo     = uint32(bpfTargetFlagTARGET_GO)
 	TargetURing  = uint32(bpfTargetFlagTARGET_URING)
 	TargetJava   = uint32(bpfTargetFlagTARGET_JAVA)
+	TargetNode   = uint32(bpfTargetFlagTARGET_NODE)
 	TargetPython = uint32(bpfTargetFlagTARGET_PYTHON)
 )
 

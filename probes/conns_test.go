@@ -992,9 +992,9 @@ func pair(a, b *eventtest.Socket) [2]*eventtest.Socket { return [2]*eventtest.So
 // sink is the correlator behind the decoders, as in the agent.
 type sink struct{ c *correlate.Correlator }
 
-func (s sink) Conn(c probes.ConnInfo)                        { s.c.Conn(correlate.Conn(c)) }
-func (s sink) ConnGone(id uint64)                            { s.c.ConnGone(id) }
-func (s sink) Add(sp *span.Span)                             { s.c.Add(sp) }
+func (s sink) Conn(c probes.ConnInfo)                                { s.c.Conn(correlate.Conn(c)) }
+func (s sink) ConnGone(id uint64)                                    { s.c.ConnGone(id) }
+func (s sink) Add(sp *span.Span)                                     { s.c.Add(sp) }
 func (s sink) HandOff(pid uint32, task uint64, request trace.SpanID) { s.c.HandOff(pid, task, request) }
 
 func (s sink) Moved(pid, tid uint32, conn uint64, dir uint8) { s.c.Moved(pid, tid, conn, dir) }

@@ -22,6 +22,8 @@ const (
 	logicMapGoroutines       = "goroutines"
 	logicMapHeadEnds         = "head_ends"
 	logicMapLatestConn       = "latest_conn"
+	logicMapNodeHandles      = "node_handles"
+	logicMapNodeLoops        = "node_loops"
 	logicMapReaders          = "readers"
 	logicMapStats            = "stats"
 	logicMapTargets          = "targets"
@@ -95,18 +97,20 @@ type logicProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type logicMapSpecs struct {
-	Conns      *ebpf.MapSpec `ebpf:"conns"`
-	Events     *ebpf.MapSpec `ebpf:"events"`
-	Gathers    *ebpf.MapSpec `ebpf:"gathers"`
-	Goroutines *ebpf.MapSpec `ebpf:"goroutines"`
-	HeadEnds   *ebpf.MapSpec `ebpf:"head_ends"`
-	LatestConn *ebpf.MapSpec `ebpf:"latest_conn"`
-	Readers    *ebpf.MapSpec `ebpf:"readers"`
-	Stats      *ebpf.MapSpec `ebpf:"stats"`
-	Targets    *ebpf.MapSpec `ebpf:"targets"`
-	Tasks      *ebpf.MapSpec `ebpf:"tasks"`
-	Threads    *ebpf.MapSpec `ebpf:"threads"`
-	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
+	Conns       *ebpf.MapSpec `ebpf:"conns"`
+	Events      *ebpf.MapSpec `ebpf:"events"`
+	Gathers     *ebpf.MapSpec `ebpf:"gathers"`
+	Goroutines  *ebpf.MapSpec `ebpf:"goroutines"`
+	HeadEnds    *ebpf.MapSpec `ebpf:"head_ends"`
+	LatestConn  *ebpf.MapSpec `ebpf:"latest_conn"`
+	NodeHandles *ebpf.MapSpec `ebpf:"node_handles"`
+	NodeLoops   *ebpf.MapSpec `ebpf:"node_loops"`
+	Readers     *ebpf.MapSpec `ebpf:"readers"`
+	Stats       *ebpf.MapSpec `ebpf:"stats"`
+	Targets     *ebpf.MapSpec `ebpf:"targets"`
+	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
+	Threads     *ebpf.MapSpec `ebpf:"threads"`
+	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
 // logicVariableSpecs contains global variables before they are loaded into the kernel.
@@ -140,18 +144,20 @@ func (o *logicObjects) Close() error {
 //
 // It can be passed to loadLogicObjects or ebpf.CollectionSpec.LoadAndAssign.
 type logicMaps struct {
-	Conns      *ebpf.Map `ebpf:"conns"`
-	Events     *ebpf.Map `ebpf:"events"`
-	Gathers    *ebpf.Map `ebpf:"gathers"`
-	Goroutines *ebpf.Map `ebpf:"goroutines"`
-	HeadEnds   *ebpf.Map `ebpf:"head_ends"`
-	LatestConn *ebpf.Map `ebpf:"latest_conn"`
-	Readers    *ebpf.Map `ebpf:"readers"`
-	Stats      *ebpf.Map `ebpf:"stats"`
-	Targets    *ebpf.Map `ebpf:"targets"`
-	Tasks      *ebpf.Map `ebpf:"tasks"`
-	Threads    *ebpf.Map `ebpf:"threads"`
-	Verdicts   *ebpf.Map `ebpf:"verdicts"`
+	Conns       *ebpf.Map `ebpf:"conns"`
+	Events      *ebpf.Map `ebpf:"events"`
+	Gathers     *ebpf.Map `ebpf:"gathers"`
+	Goroutines  *ebpf.Map `ebpf:"goroutines"`
+	HeadEnds    *ebpf.Map `ebpf:"head_ends"`
+	LatestConn  *ebpf.Map `ebpf:"latest_conn"`
+	NodeHandles *ebpf.Map `ebpf:"node_handles"`
+	NodeLoops   *ebpf.Map `ebpf:"node_loops"`
+	Readers     *ebpf.Map `ebpf:"readers"`
+	Stats       *ebpf.Map `ebpf:"stats"`
+	Targets     *ebpf.Map `ebpf:"targets"`
+	Tasks       *ebpf.Map `ebpf:"tasks"`
+	Threads     *ebpf.Map `ebpf:"threads"`
+	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *logicMaps) Close() error {
@@ -162,6 +168,8 @@ func (m *logicMaps) Close() error {
 		m.Goroutines,
 		m.HeadEnds,
 		m.LatestConn,
+		m.NodeHandles,
+		m.NodeLoops,
 		m.Readers,
 		m.Stats,
 		m.Targets,

@@ -29,6 +29,7 @@ import (
 	"breadcrumb/probes"
 	"breadcrumb/probes/runtime/golang"
 	"breadcrumb/probes/runtime/java"
+	"breadcrumb/probes/runtime/nodejs"
 	"breadcrumb/probes/runtime/python"
 	"breadcrumb/probes/runtime/uprobe"
 
@@ -201,6 +202,11 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 		a.runtimes[discovery.Python] = p
 	}
 	a.runtimes[discovery.Java] = java.New(core)
+	if p, refused := nodejs.New(core); refused != nil {
+		log.Warn("calls that Node makes after a timer or the like will have no parent", zap.Error(refused))
+	} else {
+		a.runtimes[discovery.Node] = p
+	}
 	defer func() {
 		for _, p := range a.runtimes {
 			err = errors.Join(err, p.Close())

@@ -67,7 +67,7 @@ var kernels = []kernel{
 	},
 	{
 		Name: "newest", Arch: "amd64", Suites: []string{"trixie-backports", "sid"},
-		Image: regexp.MustCompile(`^linux-image-[0-9]+\.[0-9]+\.[0-9]+\+deb[0-9]+-amd64$`),
+		Image:       regexp.MustCompile(`^linux-image-[0-9]+\.[0-9]+\.[0-9]+\+deb[0-9]+-amd64$`),
 		Attachments: []string{kprobe, socket, syscalls}, // it is preemptible: fentry would lose events
 		Loses:       []string{socket, syscalls},         // so do tracepoints there, from some version between 6.18 and 7.3 on
 	},

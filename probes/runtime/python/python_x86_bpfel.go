@@ -19,6 +19,8 @@ const (
 	pythonMapConns               = "conns"
 	pythonMapEvents              = "events"
 	pythonMapLatestConn          = "latest_conn"
+	pythonMapNodeHandles         = "node_handles"
+	pythonMapNodeLoops           = "node_loops"
 	pythonMapReaders             = "readers"
 	pythonMapStats               = "stats"
 	pythonMapTargets             = "targets"
@@ -82,15 +84,17 @@ type pythonProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type pythonMapSpecs struct {
-	Conns      *ebpf.MapSpec `ebpf:"conns"`
-	Events     *ebpf.MapSpec `ebpf:"events"`
-	LatestConn *ebpf.MapSpec `ebpf:"latest_conn"`
-	Readers    *ebpf.MapSpec `ebpf:"readers"`
-	Stats      *ebpf.MapSpec `ebpf:"stats"`
-	Targets    *ebpf.MapSpec `ebpf:"targets"`
-	Tasks      *ebpf.MapSpec `ebpf:"tasks"`
-	Threads    *ebpf.MapSpec `ebpf:"threads"`
-	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
+	Conns       *ebpf.MapSpec `ebpf:"conns"`
+	Events      *ebpf.MapSpec `ebpf:"events"`
+	LatestConn  *ebpf.MapSpec `ebpf:"latest_conn"`
+	NodeHandles *ebpf.MapSpec `ebpf:"node_handles"`
+	NodeLoops   *ebpf.MapSpec `ebpf:"node_loops"`
+	Readers     *ebpf.MapSpec `ebpf:"readers"`
+	Stats       *ebpf.MapSpec `ebpf:"stats"`
+	Targets     *ebpf.MapSpec `ebpf:"targets"`
+	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
+	Threads     *ebpf.MapSpec `ebpf:"threads"`
+	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
 // pythonVariableSpecs contains global variables before they are loaded into the kernel.
@@ -122,15 +126,17 @@ func (o *pythonObjects) Close() error {
 //
 // It can be passed to loadPythonObjects or ebpf.CollectionSpec.LoadAndAssign.
 type pythonMaps struct {
-	Conns      *ebpf.Map `ebpf:"conns"`
-	Events     *ebpf.Map `ebpf:"events"`
-	LatestConn *ebpf.Map `ebpf:"latest_conn"`
-	Readers    *ebpf.Map `ebpf:"readers"`
-	Stats      *ebpf.Map `ebpf:"stats"`
-	Targets    *ebpf.Map `ebpf:"targets"`
-	Tasks      *ebpf.Map `ebpf:"tasks"`
-	Threads    *ebpf.Map `ebpf:"threads"`
-	Verdicts   *ebpf.Map `ebpf:"verdicts"`
+	Conns       *ebpf.Map `ebpf:"conns"`
+	Events      *ebpf.Map `ebpf:"events"`
+	LatestConn  *ebpf.Map `ebpf:"latest_conn"`
+	NodeHandles *ebpf.Map `ebpf:"node_handles"`
+	NodeLoops   *ebpf.Map `ebpf:"node_loops"`
+	Readers     *ebpf.Map `ebpf:"readers"`
+	Stats       *ebpf.Map `ebpf:"stats"`
+	Targets     *ebpf.Map `ebpf:"targets"`
+	Tasks       *ebpf.Map `ebpf:"tasks"`
+	Threads     *ebpf.Map `ebpf:"threads"`
+	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *pythonMaps) Close() error {
@@ -138,6 +144,8 @@ func (m *pythonMaps) Close() error {
 		m.Conns,
 		m.Events,
 		m.LatestConn,
+		m.NodeHandles,
+		m.NodeLoops,
 		m.Readers,
 		m.Stats,
 		m.Targets,

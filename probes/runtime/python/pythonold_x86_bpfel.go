@@ -19,6 +19,8 @@ const (
 	pythonOldMapConns               = "conns"
 	pythonOldMapEvents              = "events"
 	pythonOldMapLatestConn          = "latest_conn"
+	pythonOldMapNodeHandles         = "node_handles"
+	pythonOldMapNodeLoops           = "node_loops"
 	pythonOldMapReaders             = "readers"
 	pythonOldMapStats               = "stats"
 	pythonOldMapTargets             = "targets"
@@ -82,15 +84,17 @@ type pythonOldProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type pythonOldMapSpecs struct {
-	Conns      *ebpf.MapSpec `ebpf:"conns"`
-	Events     *ebpf.MapSpec `ebpf:"events"`
-	LatestConn *ebpf.MapSpec `ebpf:"latest_conn"`
-	Readers    *ebpf.MapSpec `ebpf:"readers"`
-	Stats      *ebpf.MapSpec `ebpf:"stats"`
-	Targets    *ebpf.MapSpec `ebpf:"targets"`
-	Tasks      *ebpf.MapSpec `ebpf:"tasks"`
-	Threads    *ebpf.MapSpec `ebpf:"threads"`
-	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
+	Conns       *ebpf.MapSpec `ebpf:"conns"`
+	Events      *ebpf.MapSpec `ebpf:"events"`
+	LatestConn  *ebpf.MapSpec `ebpf:"latest_conn"`
+	NodeHandles *ebpf.MapSpec `ebpf:"node_handles"`
+	NodeLoops   *ebpf.MapSpec `ebpf:"node_loops"`
+	Readers     *ebpf.MapSpec `ebpf:"readers"`
+	Stats       *ebpf.MapSpec `ebpf:"stats"`
+	Targets     *ebpf.MapSpec `ebpf:"targets"`
+	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
+	Threads     *ebpf.MapSpec `ebpf:"threads"`
+	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
 // pythonOldVariableSpecs contains global variables before they are loaded into the kernel.
@@ -122,15 +126,17 @@ func (o *pythonOldObjects) Close() error {
 //
 // It can be passed to loadPythonOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type pythonOldMaps struct {
-	Conns      *ebpf.Map `ebpf:"conns"`
-	Events     *ebpf.Map `ebpf:"events"`
-	LatestConn *ebpf.Map `ebpf:"latest_conn"`
-	Readers    *ebpf.Map `ebpf:"readers"`
-	Stats      *ebpf.Map `ebpf:"stats"`
-	Targets    *ebpf.Map `ebpf:"targets"`
-	Tasks      *ebpf.Map `ebpf:"tasks"`
-	Threads    *ebpf.Map `ebpf:"threads"`
-	Verdicts   *ebpf.Map `ebpf:"verdicts"`
+	Conns       *ebpf.Map `ebpf:"conns"`
+	Events      *ebpf.Map `ebpf:"events"`
+	LatestConn  *ebpf.Map `ebpf:"latest_conn"`
+	NodeHandles *ebpf.Map `ebpf:"node_handles"`
+	NodeLoops   *ebpf.Map `ebpf:"node_loops"`
+	Readers     *ebpf.Map `ebpf:"readers"`
+	Stats       *ebpf.Map `ebpf:"stats"`
+	Targets     *ebpf.Map `ebpf:"targets"`
+	Tasks       *ebpf.Map `ebpf:"tasks"`
+	Threads     *ebpf.Map `ebpf:"threads"`
+	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *pythonOldMaps) Close() error {
@@ -138,6 +144,8 @@ func (m *pythonOldMaps) Close() error {
 		m.Conns,
 		m.Events,
 		m.LatestConn,
+		m.NodeHandles,
+		m.NodeLoops,
 		m.Readers,
 		m.Stats,
 		m.Targets,

@@ -3,17 +3,22 @@
 package uprobe
 
 import (
+	"bytes"
 	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path"
+	"runtime/debug"
 	"slices"
+	"unsafe"
 
 	"breadcrumb/discovery"
 
 	"github.com/cilium/ebpf/link"
 	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
 )
 
 // Image is a file that a process has mapped, open.
@@ -47,13 +52,61 @@ func (i *Image) Address(symbol string) uint64 { return i.symbols[symbol] + i.bia
 
 // Offset is where in the file the code or data of a symbol lies.
 func (i *Image) Offset(symbol string) uint64 {
-	addr := i.symbols[symbol]
-	for _, p := range i.elf.Progs {
-		if p.Type == elf.PT_LOAD && addr >= p.Vaddr && addr-p.Vaddr < p.Filesz {
-			return addr - p.Vaddr + p.Off
+	at, _ := i.offset(i.symbols[symbol])
+	return at
+}
+
+// Functions are the places in the file where functions begin, by name, of those that are wanted, whether exported or not. A
+// large table of symbols is not copied.
+func (i *Image) Functions(wanted func(name string) bool) (_ map[string]uint64, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // the file may be cut while it is read
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("malformed executable: %v", p)
+		}
+	}()
+	info, err := i.file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	data, err := unix.Mmap(int(i.file.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_PRIVATE)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, unix.Munmap(data)) }()
+	found := map[string]uint64{}
+	for _, s := range i.elf.Sections {
+		if s.Type != elf.SHT_SYMTAB && s.Type != elf.SHT_DYNSYM || int(s.Link) >= len(i.elf.Sections) {
+			continue
+		}
+		const size = 24 // of an Elf64_Sym: name 4, info 1, other 1, section 2, value 8, size 8
+		names := i.elf.Sections[s.Link]
+		text := data[names.Offset : names.Offset+names.Size]
+		for b := data[s.Offset : s.Offset+s.Size]; len(b) >= size; b = b[size:] {
+			name, value := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint64(b[8:])
+			if elf.SymType(b[4]&0xf) != elf.STT_FUNC || value == 0 || binary.LittleEndian.Uint16(b[6:]) == uint16(elf.SHN_UNDEF) {
+				continue
+			}
+			end := bytes.IndexByte(text[name:], 0)
+			if end <= 0 || !wanted(unsafe.String(&text[name], end)) {
+				continue
+			}
+			if at, ok := i.offset(value); ok {
+				found[string(text[name:int(name)+end])] = at
+			}
 		}
 	}
-	return 0
+	return found, nil
+}
+
+// offset is where in the file what is linked at an address lies.
+func (i *Image) offset(addr uint64) (uint64, bool) {
+	for _, p := range i.elf.Progs {
+		if p.Type == elf.PT_LOAD && addr >= p.Vaddr && addr-p.Vaddr < p.Filesz {
+			return addr - p.Vaddr + p.Off, true
+		}
+	}
+	return 0, false
 }
 
 // Mapped opens the executable of a process, and the libraries that it has mapped whose file name is wanted, and looks in
