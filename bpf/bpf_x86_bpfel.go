@@ -207,6 +207,8 @@ type bpfNodeLoop struct {
 	Current       uint64
 	Strength      uint32
 	Read          uint32
+	Doubt         uint32
+	Owned         uint32
 	IntervalsMade uint64
 	Intervals     [8192]struct {
 		_       structs.HostLayout

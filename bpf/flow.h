@@ -491,8 +491,10 @@ static __always_inline u32 name_call(const struct io *io, struct conn *c, struct
 	new_request(c);
 	if (task && !io->uring) {
 		c->flags &= ~CONN_NOTED;
-		ids->id = task;
 		c->cause = target->flags & TARGET_NODE ? node_call() : task_request(io->tgid, task);
+		if (target->flags & TARGET_NODE && node_doubts())
+			return 0; /* user space finds whether it is so */
+		ids->id = task;
 		return FLAG_CAUSE_TASK;
 	}
 	if (c->flags & CONN_NOTED) {
@@ -622,14 +624,14 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 			new_request(c);
 			c->cause = 0;
 			c->flags |= CONN_SERVING;
-			if (task) {
+			if (task && !(target->flags & TARGET_NODE)) {
 				t->flags |= FLAG_CAUSE_TASK;
 				t->ids.id = task;
 			}
 		}
 	} else if (start && dir == DIR_EGRESS) {
 		c->flags &= ~CONN_SERVING;
-		if (task) {
+		if (task && !(target->flags & TARGET_NODE)) {
 			t->flags |= FLAG_CAUSE_TASK;
 			t->ids.id = task;
 			if (target->flags & TARGET_PYTHON)

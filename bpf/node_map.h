@@ -17,7 +17,7 @@ enum {
 };
 
 struct node_interval {
-	u64 from;    /* ids above this one, up to the next interval's, were made while */
+	u64 from; /* ids above this one, up to the next interval's, were made while; twice that, and 1 where it is doubted */
 	u64 request; /* this one was current; 0: none is known */
 };
 
@@ -34,12 +34,20 @@ enum node_read {
 	NODE_CALLED_BACK, /* so is one of which else nothing is known */
 };
 
+enum node_doubt {
+	NODE_SURE,
+	NODE_MAY_BE_OTHERS, /* what a promise has continued has resolved another one */
+	NODE_WAS_DOUBTED, /* and the call that was made last is for the current request, if it is not another one's */
+};
+
 /* The event loop of a process, that of its first thread. Made by user space. */
 struct node_loop {
 	u64 ids;     /* address of its ids: struct node_ids; 0: not seen yet */
 	u64 current; /* request; 0: none is known */
 	u32 strength;
-	u32 read; /* enum node_read */
+	u32 read;  /* enum node_read */
+	u32 doubt; /* enum node_doubt */
+	u32 owned; /* what node_owner has found last is doubted */
 	u64 intervals_made;
 	struct node_interval intervals[NODE_INTERVALS];
 };
@@ -120,38 +128,51 @@ static __noinline __attribute__((unused)) u64 node_owner(struct node_loop *loop,
 	high = loop->intervals_made;
 	low = high > NODE_INTERVALS ? high - NODE_INTERVALS : 0;
 	/* The last one that begins below id is in [low, high), if there is one. */
-	if (low == high || loop->intervals[low & (NODE_INTERVALS - 1)].from >= id)
+	loop->owned = 0;
+	if (low == high || loop->intervals[low & (NODE_INTERVALS - 1)].from >> 1 >= id)
 		return 0;
 	for (u32 i = 0; i < NODE_SEARCH && high - low > 1; i++) {
 		u64 middle = low + (high - low) / 2;
 
-		if (loop->intervals[middle & (NODE_INTERVALS - 1)].from < id)
+		if (loop->intervals[middle & (NODE_INTERVALS - 1)].from >> 1 < id)
 			low = middle;
 		else
 			high = middle;
 	}
+	loop->owned = loop->intervals[low & (NODE_INTERVALS - 1)].from & 1;
 	return loop->intervals[low & (NODE_INTERVALS - 1)].request;
 }
 
-/* node_set makes a request the current one. */
-static __always_inline void node_set(struct node_loop *loop, u64 request, u32 strength, u64 counter)
+/* node_owns has the ids that are made from now on be the current request's. */
+static __always_inline void node_owns(struct node_loop *loop, u64 counter)
 {
+	u64 from = counter << 1 | !!loop->doubt;
+	u64 request = loop->current;
 	u64 n = loop->intervals_made;
 	struct node_interval *last = &loop->intervals[(n - 1) & (NODE_INTERVALS - 1)];
 	struct node_interval *next;
 
-	loop->current = request;
-	loop->strength = request ? strength : NODE_NONE;
-	if (n && last->request == request)
+	if (n && last->request == request && (last->from & 1) == (from & 1))
 		return;
-	if (n && last->from == counter) { /* no id was made meanwhile */
+	if (n && last->from >> 1 == counter) { /* no id was made meanwhile */
+		last->from = from;
 		last->request = request;
 		return;
 	}
 	next = &loop->intervals[n & (NODE_INTERVALS - 1)];
-	next->from = counter;
+	next->from = from;
 	next->request = request;
 	loop->intervals_made = n + 1;
+}
+
+/* node_set makes a request the current one. */
+static __always_inline void node_set(struct node_loop *loop, u64 request, u32 strength, u64 counter,
+				     bool doubt)
+{
+	loop->doubt = doubt ? NODE_MAY_BE_OTHERS : NODE_SURE;
+	loop->current = request;
+	loop->strength = request ? strength : NODE_NONE;
+	node_owns(loop, counter);
 }
 
 /* node_pick is the request to which the ids say that what runs belongs. What made it comes first: a call that waited for a
@@ -170,7 +191,7 @@ static __always_inline void node_reads(struct node_loop *loop, u64 request)
 
 	if (!node_read_ids(loop, &ids))
 		return;
-	node_set(loop, request, NODE_STRONG, ids.counter);
+	node_set(loop, request, NODE_STRONG, ids.counter, false);
 	loop->read = NODE_READ;
 }
 
@@ -184,7 +205,7 @@ static __always_inline void node_calls_back(struct node_loop *loop, u32 tgid, u6
 		return;
 	if (!id) {
 		loop->read = NODE_UNREAD;
-		node_set(loop, 0, NODE_NONE, ids.counter);
+		node_set(loop, 0, NODE_NONE, ids.counter, false);
 		return;
 	}
 	if (node_is_handle(tgid, id))
@@ -198,7 +219,7 @@ static __always_inline void node_calls_back(struct node_loop *loop, u32 tgid, u6
 		bpf_map_update_elem(&node_handles, &key, &yes, BPF_ANY);
 		return;
 	}
-	node_set(loop, owner, NODE_STRONG, ids.counter);
+	node_set(loop, owner, NODE_STRONG, ids.counter, loop->owned);
 }
 
 /* node_event is called when the loop turns to something else that is ready, of which nothing is known. */
@@ -208,7 +229,7 @@ static __always_inline void node_event(struct node_loop *loop)
 
 	loop->read = NODE_UNREAD;
 	if (node_read_ids(loop, &ids))
-		node_set(loop, 0, NODE_NONE, ids.counter);
+		node_set(loop, 0, NODE_NONE, ids.counter, false);
 }
 
 /* node_resolves is called when a promise is resolved: what waits for it goes on next. */
@@ -217,13 +238,20 @@ static __always_inline void node_resolves(struct node_loop *loop, u32 tgid)
 	struct node_ids ids;
 	u64 request;
 
-	if (!node_read_ids(loop, &ids) || !ids.execution || node_is_handle(tgid, ids.execution))
+	if (!node_read_ids(loop, &ids))
+		return;
+	if (!ids.execution) {
+		loop->doubt = NODE_MAY_BE_OTHERS; /* it may be another request's that goes on now */
+		node_owns(loop, ids.counter);
+		return;
+	}
+	if (node_is_handle(tgid, ids.execution))
 		return;
 	request = node_pick(loop, tgid, &ids);
 	if (request)
-		node_set(loop, request, NODE_WEAK, ids.counter);
+		node_set(loop, request, NODE_WEAK, ids.counter, loop->owned);
 	else if (loop->strength != NODE_STRONG)
-		node_set(loop, 0, NODE_NONE, ids.counter);
+		node_set(loop, 0, NODE_NONE, ids.counter, false);
 }
 
 /* node_drained is called when all promises that were ready have been run. */
@@ -232,21 +260,24 @@ static __always_inline void node_drained(struct node_loop *loop)
 	struct node_ids ids;
 
 	if (loop->strength == NODE_WEAK && node_read_ids(loop, &ids))
-		node_set(loop, 0, NODE_NONE, ids.counter);
+		node_set(loop, 0, NODE_NONE, ids.counter, false);
 }
 
-/* node_request is the request on whose behalf the loop makes a call, or 0. Wrong where one request lets another one go on, as
- * where it gives back a permit for which that waits. */
+/* node_request is the request on whose behalf the loop makes a call, or 0. */
 static __always_inline u64 node_request(struct node_loop *loop, u32 tgid, const struct node_ids *ids)
 {
-	u64 request;
+	u64 request = 0;
 
-	if (!ids->execution || node_is_handle(tgid, ids->execution))
-		return loop->current;
-	if (ids->trigger && !node_is_handle(tgid, ids->trigger))
-		return node_owner(loop, ids->trigger);
-	request = node_owner(loop, ids->execution);
-	return request ?: loop->current;
+	if (ids->execution && !node_is_handle(tgid, ids->execution)) {
+		request = node_pick(loop, tgid, ids);
+		if (loop->owned)
+			loop->doubt = NODE_WAS_DOUBTED;
+		if (request || (ids->trigger && !node_is_handle(tgid, ids->trigger)))
+			return request;
+	}
+	if (loop->doubt)
+		loop->doubt = NODE_WAS_DOUBTED;
+	return loop->current;
 }
 
 /* node_task is what the current thread's loop runs, or 0: 1 + the id. */
@@ -258,7 +289,8 @@ static __noinline __attribute__((unused)) u64 node_task(void)
 	return loop && node_read_ids(loop, &ids) ? 1 + ids.execution : 0;
 }
 
-/* node_call is the request for which the current thread's loop makes a call. */
+/* node_call is the request for which the current thread's loop makes a call. Where one request lets another one go on, as by
+ * giving back a permit for which that waits, it is doubted: see node_doubts. */
 static __noinline __attribute__((unused)) u64 node_call(void)
 {
 	u64 id = bpf_get_current_pid_tgid();
@@ -266,6 +298,17 @@ static __noinline __attribute__((unused)) u64 node_call(void)
 	struct node_ids ids;
 
 	return loop && node_read_ids(loop, &ids) ? node_request(loop, id >> 32, &ids) : 0;
+}
+
+/* node_doubts says that the last answer of node_call may be wrong. */
+static __noinline __attribute__((unused)) bool node_doubts(void)
+{
+	struct node_loop *loop = node_loop_of(bpf_get_current_pid_tgid());
+	bool doubted = loop && loop->doubt == NODE_WAS_DOUBTED;
+
+	if (doubted)
+		loop->doubt = NODE_MAY_BE_OTHERS;
+	return doubted;
 }
 
 /* node_has_read is node_reads of the current thread's loop. */

@@ -210,7 +210,7 @@ func (c *Correlator) begin(s *span.Span) {
 			c.wanting = append(c.wanting, ev.PID)
 		}
 	}
-	if c.mover != nil && !process.goroutines && ev.Task == 0 { // else it is not the thread that counts
+	if c.mover != nil && process.byThread(s) {
 		c.mover.process = process
 		if s.Kind == trace.SpanKindClient {
 			c.mover.began(callSent, n)
@@ -225,7 +225,7 @@ func (c *Correlator) begin(s *span.Span) {
 // answered takes note of who read or wrote the first of an answer.
 func (c *Correlator) answered(s *span.Span) {
 	n := c.nodes[s.ID]
-	if n == nil || n.span != s || c.mover == nil || s.Evidence.Task != 0 {
+	if n == nil || n.span != s || c.mover == nil || !c.process(s.Evidence.PID, s.Target).byThread(s) {
 		return
 	}
 	if n.kind == trace.SpanKindClient {

@@ -137,7 +137,7 @@ func (t *thread) began(r role, n *node) {
 			n.burst = before.burst
 		}
 		t.calling = refer(n)
-		if n.parent == nil && len(t.loose) < maxLoose {
+		if n.parent == nil && n.span.Evidence.Task == 0 && len(t.loose) < maxLoose {
 			t.loose = append(t.loose, refer(n))
 		}
 	case answerRead:

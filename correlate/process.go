@@ -18,6 +18,9 @@ type process struct {
 	// queues says that its event loops read from all sockets that are ready before they go on with what waited for any
 	// of them: whom they have read last says nothing. So does Python's asyncio.
 	queues bool
+	// chains says that a task is no more than what a thread's loop runs at the time: the thread counts as well. So it is with
+	// Node's.
+	chains bool
 
 	serves    bool             // it has read requests
 	orphans   int              // calls that it has made for nobody knows whom
@@ -34,9 +37,15 @@ func (c *Correlator) process(pid uint32, target *span.Target) *process {
 	}
 	if p.target != target {
 		name := runtimeName(target)
-		p.target, p.goroutines, p.queues = target, name == "go", name == "cpython" || name == "pypy"
+		p.target, p.goroutines = target, name == "go"
+		p.queues, p.chains = name == "cpython" || name == "pypy", name == "nodejs"
 	}
 	return p
+}
+
+// byThread says that the thread that moves the bytes of a span says something of it, and not only its task.
+func (p *process) byThread(s *span.Span) bool {
+	return !p.goroutines && (s.Evidence.Task == 0 || p.chains)
 }
 
 // runtimeName is process.runtime.name, or empty.

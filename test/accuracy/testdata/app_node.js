@@ -1,15 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 // A Node server that makes calls for each request, in ways that programs do. It knows nothing of tracing.
 'use strict';
+const fs = require('node:fs');
 const http = require('node:http');
 const { setTimeout: sleep, setImmediate: immediate } = require('node:timers/promises');
 
 const backend = process.env.BACKEND;
-const agent = new http.Agent({ keepAlive: true });
+const keep = new http.Agent({ keepAlive: true });
 
 const pause = () => sleep(Math.random() * 3);
 
-function call(id, n) {
+const few = new http.Agent({ keepAlive: true, maxSockets: 8 });
+
+// Who gives a permit back lets another request go on.
+const permits = {
+  left: 4,
+  waiting: [],
+  async take() {
+    if (this.left > 0) this.left--;
+    else await new Promise((resolve) => this.waiting.push(resolve));
+  },
+  give() {
+    const next = this.waiting.shift();
+    if (next) next();
+    else this.left++;
+  },
+};
+
+function call(id, n, agent = keep) {
   return new Promise((resolve, reject) => {
     http.get(`${backend}/call/${id}/${n}`, { agent }, (res) => {
       res.resume();
@@ -37,6 +55,35 @@ const shapes = {
     await call(id, 0);
     await pause();
     await call(id, 1);
+  },
+  async slowfetch(id) {
+    await fetched(id, 0);
+    await pause();
+    await fetched(id, 1);
+  },
+  callback(id) {
+    return new Promise((resolve) => {
+      setTimeout(() => call(id, 0).then(() => setTimeout(() => call(id, 1).then(resolve), Math.random() * 3)), Math.random() * 3);
+    });
+  },
+  async file(id) {
+    await fs.promises.readFile(__filename);
+    await call(id, 0);
+    await new Promise((resolve) => fs.readFile(__filename, resolve));
+    await call(id, 1);
+  },
+  async pool(id) {
+    await call(id, 0, few);
+    await pause();
+    await call(id, 1, few);
+  },
+  async permit(id) {
+    await permits.take();
+    await call(id, 0);
+    permits.give();
+    await permits.take();
+    await call(id, 1);
+    permits.give();
   },
   async immediate(id) {
     await immediate();
