@@ -30,8 +30,8 @@ enum node_strength {
 /* What is called back after a read, until the next event, is the connection's own objects: its handle, its parser. */
 enum node_read {
 	NODE_UNREAD,
-	NODE_READ,	  /* the next callback's id is certainly that of one */
-	NODE_CALLED_BACK, /* so is one of which else nothing is known */
+	NODE_READ,	  /* 1: the next callback's id is certainly that of one */
+	NODE_CALLED_BACK, /* 2: so is one of which else nothing is known */
 };
 
 enum node_doubt {
@@ -66,7 +66,8 @@ struct node_handle {
 	u64 id;
 };
 
-/* Ids of connections' own objects: they live as long as the connection and say nothing of a request. */
+/* Ids of connections' own objects: they live as long as the connection and say nothing of a request. 1: certainly; 2: as far
+ * as is known. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
@@ -111,11 +112,13 @@ static __always_inline bool node_read_ids(const struct node_loop *loop, struct n
 	return ids->counter;
 }
 
-static __always_inline bool node_is_handle(u32 tgid, u64 id)
+/* node_is_handle says whether an id is that of a connection's own object, and how certain that is; 0: it is not. */
+static __always_inline u32 node_is_handle(u32 tgid, u64 id)
 {
 	struct node_handle key = {.tgid = tgid, .id = id};
+	u32 *certainty = bpf_map_lookup_elem(&node_handles, &key);
 
-	return bpf_map_lookup_elem(&node_handles, &key);
+	return certainty ? *certainty : 0;
 }
 
 /* node_owner is the request that was current when an id was made; 0: none is known. */
@@ -213,10 +216,10 @@ static __always_inline void node_calls_back(struct node_loop *loop, u32 tgid, u6
 	owner = node_owner(loop, id);
 	if (loop->read == NODE_READ || (loop->read && !owner)) {
 		struct node_handle key = {.tgid = tgid, .id = id};
-		u32 yes = 1;
+		u32 certainty = loop->read;
 
 		loop->read = NODE_CALLED_BACK;
-		bpf_map_update_elem(&node_handles, &key, &yes, BPF_ANY);
+		bpf_map_update_elem(&node_handles, &key, &certainty, BPF_ANY);
 		return;
 	}
 	node_set(loop, owner, NODE_STRONG, ids.counter, loop->owned);
@@ -266,22 +269,25 @@ static __always_inline void node_drained(struct node_loop *loop)
 /* node_request is the request on whose behalf the loop makes a call, or 0. */
 static __always_inline u64 node_request(struct node_loop *loop, u32 tgid, const struct node_ids *ids)
 {
+	u32 handle = ids->execution ? node_is_handle(tgid, ids->execution) : 0;
 	u64 request = 0;
 
-	if (ids->execution && !node_is_handle(tgid, ids->execution)) {
+	if (ids->execution && !handle) {
 		request = node_pick(loop, tgid, ids);
 		if (loop->owned)
 			loop->doubt = NODE_WAS_DOUBTED;
 		if (request || (ids->trigger && !node_is_handle(tgid, ids->trigger)))
 			return request;
 	}
-	if (loop->doubt)
+	if (loop->doubt || handle == NODE_CALLED_BACK)
 		loop->doubt = NODE_WAS_DOUBTED;
 	return loop->current;
 }
 
+/* The following are global, so that each is verified once. */
+
 /* node_task is what the current thread's loop runs, or 0: 1 + the id. */
-static __noinline __attribute__((unused)) u64 node_task(void)
+__noinline u64 node_task(void)
 {
 	struct node_loop *loop = node_loop_of(bpf_get_current_pid_tgid());
 	struct node_ids ids;
@@ -291,7 +297,7 @@ static __noinline __attribute__((unused)) u64 node_task(void)
 
 /* node_call is the request for which the current thread's loop makes a call. Where one request lets another one go on, as by
  * giving back a permit for which that waits, it is doubted: see node_doubts. */
-static __noinline __attribute__((unused)) u64 node_call(void)
+__noinline u64 node_call(void)
 {
 	u64 id = bpf_get_current_pid_tgid();
 	struct node_loop *loop = node_loop_of(id);
@@ -301,7 +307,7 @@ static __noinline __attribute__((unused)) u64 node_call(void)
 }
 
 /* node_doubts says that the last answer of node_call may be wrong. */
-static __noinline __attribute__((unused)) bool node_doubts(void)
+__noinline int node_doubts(void)
 {
 	struct node_loop *loop = node_loop_of(bpf_get_current_pid_tgid());
 	bool doubted = loop && loop->doubt == NODE_WAS_DOUBTED;
@@ -312,12 +318,13 @@ static __noinline __attribute__((unused)) bool node_doubts(void)
 }
 
 /* node_has_read is node_reads of the current thread's loop. */
-static __noinline __attribute__((unused)) void node_has_read(u64 request)
+__noinline int node_has_read(u64 request)
 {
 	struct node_loop *loop = node_loop_of(bpf_get_current_pid_tgid());
 
 	if (loop)
 		node_reads(loop, request);
+	return 0;
 }
 
 #endif

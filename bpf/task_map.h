@@ -63,14 +63,17 @@ enum {
  * a thread-specific key, which is there while the interpreter's lock is given up for a system call as well. What is read
  * is believed only if it is an object of the type PyContext, and entered: an idle thread's own context says nothing.
  */
-static __noinline __attribute__((unused)) u64 python_context(struct target *target)
+__noinline u64 python_context(void)
 {
 #if defined(__TARGET_ARCH_x86)
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct target *target = target_of(bpf_get_current_pid_tgid() >> 32);
 	u64 fs = BPF_CORE_READ(task, thread.fsbase);
 	struct py_context context;
 	u64 state, at;
 
+	if (!target)
+		return 0;
 	if (!target->tss_key) {
 		struct {
 			u32 made;
@@ -105,22 +108,24 @@ static __noinline __attribute__((unused)) u64 python_context(struct target *targ
  * register holds the JavaThread: believed only if the stack pointer is within the stack that it names. Its two handles are
  * of the same object where it runs no virtual thread.
  */
-static __noinline __attribute__((unused)) u64 virtual_thread(const struct target *target,
-							     const struct call_regs *regs)
+__noinline u64 virtual_thread(u64 sp, u64 thread)
 {
 	u64 stack[2]; /* where it begins, and its size: it grows downwards */
+	struct target *target = target_of(bpf_get_current_pid_tgid() >> 32);
 	u64 own, runs, id;
 
-	if (bpf_probe_read_user(stack, sizeof(stack), (void *)(regs->java + target->stack_base)) ||
-	    regs->sp > stack[0] || regs->sp < stack[0] - stack[1])
+	if (!target)
 		return 0;
-	if (bpf_probe_read_user(&own, sizeof(own), (void *)(regs->java + target->thread_object)) ||
+	if (bpf_probe_read_user(stack, sizeof(stack), (void *)(thread + target->stack_base)) ||
+	    sp > stack[0] || sp < stack[0] - stack[1])
+		return 0;
+	if (bpf_probe_read_user(&own, sizeof(own), (void *)(thread + target->thread_object)) ||
 	    bpf_probe_read_user(&own, sizeof(own), (void *)own) ||
-	    bpf_probe_read_user(&runs, sizeof(runs), (void *)(regs->java + target->virtual_thread)) ||
+	    bpf_probe_read_user(&runs, sizeof(runs), (void *)(thread + target->virtual_thread)) ||
 	    bpf_probe_read_user(&runs, sizeof(runs), (void *)runs) || own == runs)
 		return 0;
 	if (bpf_probe_read_user(&id, sizeof(id),
-				(void *)(target->monitor_owner ? regs->java + target->monitor_owner
+				(void *)(target->monitor_owner ? thread + target->monitor_owner
 							       : runs + target->thread_id)))
 		return UNKNOWN_TASK;
 	return id;
@@ -129,8 +134,8 @@ static __noinline __attribute__((unused)) u64 virtual_thread(const struct target
 /* current_task_id is the task that the current thread runs; 0: none, or this runtime has none. */
 static __always_inline u64 current_task_id(struct target *target, const struct call_regs *regs)
 {
-	return target->flags & TARGET_PYTHON ? python_context(target)
-	       : target->flags & TARGET_JAVA ? virtual_thread(target, regs)
+	return target->flags & TARGET_PYTHON ? python_context()
+	       : target->flags & TARGET_JAVA ? virtual_thread(regs->sp, regs->java)
 	       : target->flags & TARGET_NODE ? node_task()
 					     : 0;
 }
@@ -207,7 +212,7 @@ static __always_inline void task_bind(struct task_state *state, u64 conn_key, u6
 
 /* task_answers is called when a task writes the first of a response: it works for the connection's requests, and so does
  * the one from which it was copied. This finds what belongs to connections that were accepted unseen. */
-static __noinline __attribute__((unused)) void task_answers(u32 tgid, u64 id, u64 conn_key, u64 conn)
+static __noinline __attribute__((unused)) int task_answers(u32 tgid, u64 id, u64 conn_key, u64 conn)
 {
 	struct task_state *state = task_find(tgid, id);
 	struct task_state fresh = {.conn_key = conn_key, .conn = conn};
@@ -215,22 +220,23 @@ static __noinline __attribute__((unused)) void task_answers(u32 tgid, u64 id, u6
 
 	if (!state) {
 		task_set(tgid, id, &fresh);
-		return;
+		return 0;
 	}
 	task_bind(state, conn_key, conn);
 	parent = state->parent;
 	if (!parent)
-		return;
+		return 0;
 	state = task_find(tgid, parent);
 	if (!state)
 		task_set(tgid, parent, &fresh);
 	else if (!state->request)
 		task_bind(state, conn_key, conn);
+	return 0;
 }
 
 /* task_copied is called when a task was made out of another one (0: out of none), by a thread that has just accepted a
  * connection (0: that has not). */
-static __noinline __attribute__((unused)) void task_copied(u32 tgid, u64 from, u64 id, u64 conn_key, u64 conn)
+static __noinline __attribute__((unused)) int task_copied(u32 tgid, u64 from, u64 id, u64 conn_key, u64 conn)
 {
 	struct task_state *old = from ? task_find(tgid, from) : 0;
 	struct task_state state = {.conn_key = conn_key, .conn = conn, .parent = from};
@@ -248,6 +254,7 @@ static __noinline __attribute__((unused)) void task_copied(u32 tgid, u64 from, u
 		}
 	}
 	task_set(tgid, id, &state);
+	return 0;
 }
 
 #endif

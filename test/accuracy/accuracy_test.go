@@ -23,6 +23,7 @@ import (
 )
 
 var (
+	number  = flag.Int("requests", 5000, "with -full: how many requests are made, by 1, by 8 and by 64 at once")
 	full    = flag.Bool("full", false, "make every request of the published table, and write it")
 	compare = flag.Bool("throughput", true, "with -full: measure the throughput without the agent too")
 )
@@ -39,7 +40,7 @@ type load struct{ requests, concurrency int }
 
 func loads() []load {
 	if *full {
-		return []load{{5000, 1}, {5000, 8}, {5000, 64}}
+		return []load{{*number, 1}, {*number, 8}, {*number, 64}}
 	}
 	return []load{{600, 64}}
 }
@@ -70,7 +71,7 @@ func TestParents(t *testing.T) {
 					t.Errorf("%d calls have no span, %d parents were never exported", r.missing, r.dangling)
 				}
 				if r.wrong > 0 {
-					t.Errorf("%d of %d parents are wrong", r.wrong, r.calls())
+					t.Errorf("%d of %d parents are wrong, by %v", r.wrong, r.calls(), r.misled)
 				}
 				if right := r.percent(r.right); l.concurrency > 1 && right < s.Least {
 					t.Errorf("%.2f %% of the parents are right, want at least %.2f %%", right, s.Least)
@@ -131,7 +132,7 @@ type result struct {
 	right, none, wrong int
 	missing            int // calls without a span
 	dangling           int
-	sources            map[string]int // of right parents
+	sources, misled    map[string]int // of right parents, and of wrong ones
 	rate, plain        float64        // requests/s with the agent, and without
 }
 
@@ -166,7 +167,7 @@ func (s scenario) measure(t *testing.T, backend string, l load) *result {
 		}
 		return float64(n) / time.Since(begin).Seconds()
 	}
-	r := &result{load: l, perRequest: s.Calls, sources: map[string]int{}}
+	r := &result{load: l, perRequest: s.Calls, sources: map[string]int{}, misled: map[string]int{}}
 	if *full && *compare {
 		run(l.requests/5, "warm")
 		r.plain = run(l.requests, "plain")
@@ -216,6 +217,7 @@ func (r *result) judge(spans []*e2e.Span) {
 			r.sources[s.Text("breadcrumb.parent.source")]++
 		default:
 			r.wrong++
+			r.misled[s.Text("breadcrumb.parent.source")]++
 		}
 	}
 	for i := range r.requests {

@@ -12,6 +12,9 @@ import (
 	"path"
 	"runtime/debug"
 	"slices"
+	"strings"
+	"sync"
+	"syscall"
 	"unsafe"
 
 	"breadcrumb/discovery"
@@ -28,11 +31,32 @@ type Image struct {
 	// Exe is to attach probes to it.
 	Exe *link.Executable
 
-	file    *os.File
-	elf     *elf.File
-	symbols map[string]uint64 // as linked
-	bias    uint64            // what is to be added to them in the process
+	file *os.File
+	bias uint64 // what is to be added to an address as linked in the process
+	*contents
 }
+
+// contents are what of a file matters, whoever maps it.
+type contents struct {
+	programs []elf.ProgHeader
+	symbols  map[string]uint64 // as linked
+}
+
+// fileID names a file's contents, whatever paths lead to it.
+type fileID struct {
+	dev, ino     uint64
+	size, change int64
+	names        string // of the symbols that are looked for
+}
+
+// known are the contents of files that were read; a server may fork for each connection.
+var known = struct {
+	sync.Mutex
+	files map[fileID]*contents
+}{files: map[fileID]*contents{}}
+
+// maxKnown bounds them: a node runs fewer interpreters.
+const maxKnown = 256
 
 // Close closes the file.
 func (i *Image) Close() error { return i.file.Close() }
@@ -74,13 +98,17 @@ func (i *Image) Functions(wanted func(name string) bool) (_ map[string]uint64, e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, unix.Munmap(data)) }()
+	f, err := elf.NewFile(i.file)
+	if err != nil {
+		return nil, err
+	}
 	found := map[string]uint64{}
-	for _, s := range i.elf.Sections {
-		if s.Type != elf.SHT_SYMTAB && s.Type != elf.SHT_DYNSYM || int(s.Link) >= len(i.elf.Sections) {
+	for _, s := range f.Sections {
+		if s.Type != elf.SHT_SYMTAB && s.Type != elf.SHT_DYNSYM || int(s.Link) >= len(f.Sections) {
 			continue
 		}
 		const size = 24 // of an Elf64_Sym: name 4, info 1, other 1, section 2, value 8, size 8
-		names := i.elf.Sections[s.Link]
+		names := f.Sections[s.Link]
 		text := data[names.Offset : names.Offset+names.Size]
 		for b := data[s.Offset : s.Offset+s.Size]; len(b) >= size; b = b[size:] {
 			name, value := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint64(b[8:])
@@ -101,7 +129,7 @@ func (i *Image) Functions(wanted func(name string) bool) (_ map[string]uint64, e
 
 // offset is where in the file what is linked at an address lies.
 func (i *Image) offset(addr uint64) (uint64, bool) {
-	for _, p := range i.elf.Progs {
+	for _, p := range i.programs {
 		if p.Type == elf.PT_LOAD && addr >= p.Vaddr && addr-p.Vaddr < p.Filesz {
 			return addr - p.Vaddr + p.Off, true
 		}
@@ -150,32 +178,67 @@ func Mapped(pid uint32, wanted func(name string) bool, symbols ...string) (image
 	return images, nil
 }
 
-func readImage(f *os.File, name string, start uint64, names []string) (i *Image, err error) {
-	defer func() {
-		if p := recover(); p != nil { // debug/elf reads what others wrote
-			err = fmt.Errorf("malformed executable: %v", p)
-		}
-	}()
-	i = &Image{file: f, Path: name, symbols: map[string]uint64{}}
-	if i.elf, err = elf.NewFile(f); err != nil {
-		return nil, err
-	}
-	if i.Exe, err = link.OpenExecutable(fmt.Sprintf("/proc/self/fd/%d", f.Fd())); err != nil {
-		return nil, err
-	}
-	symbols, err := i.elf.DynamicSymbols()
+func readImage(f *os.File, name string, start uint64, names []string) (*Image, error) {
+	c, err := read(f, names)
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range symbols {
-		if s.Section != elf.SHN_UNDEF && slices.Contains(names, s.Name) {
-			i.symbols[s.Name] = s.Value
-		}
+	i := &Image{file: f, Path: name, contents: c}
+	if i.Exe, err = link.OpenExecutable(fmt.Sprintf("/proc/self/fd/%d", f.Fd())); err != nil {
+		return nil, err
 	}
-	for _, p := range i.elf.Progs {
+	for _, p := range c.programs {
 		if p.Type == elf.PT_LOAD && p.Off == 0 {
 			i.bias = start - p.Vaddr
 		}
 	}
 	return i, nil
+}
+
+func read(f *os.File, names []string) (c *contents, err error) {
+	defer func() {
+		if p := recover(); p != nil { // debug/elf reads what others wrote
+			err = fmt.Errorf("malformed executable: %v", p)
+		}
+	}()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	var id fileID
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		id = fileID{st.Dev, st.Ino, st.Size, st.Ctim.Nano(), strings.Join(names, " ")}
+		known.Lock()
+		c := known.files[id]
+		known.Unlock()
+		if c != nil {
+			return c, nil
+		}
+	}
+	e, err := elf.NewFile(f)
+	if err != nil {
+		return nil, err
+	}
+	c = &contents{symbols: map[string]uint64{}}
+	for _, p := range e.Progs {
+		c.programs = append(c.programs, p.ProgHeader)
+	}
+	if len(names) > 0 {
+		symbols, err := e.DynamicSymbols()
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range symbols {
+			if s.Section != elf.SHN_UNDEF && slices.Contains(names, s.Name) {
+				c.symbols[s.Name] = s.Value
+			}
+		}
+	}
+	known.Lock()
+	defer known.Unlock()
+	if len(known.files) >= maxKnown {
+		clear(known.files)
+	}
+	known.files[id] = c
+	return c, nil
 }

@@ -152,8 +152,9 @@ func (c Closers) Close() error {
 // ErrNotMapped says that none of a process's files has what is looked for.
 var ErrNotMapped = errors.New("the process has not mapped it")
 
-// retries are when a process that has just started has mapped its libraries at the latest.
-var retries = []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second}
+// retries are how long a process that has just started may take to map its libraries. What lives for less than the first is
+// not worth a probe, as the children of a server that forks for each connection.
+var retries = []time.Duration{20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second}
 
 // WhenMapped calls attach until it does not fail with ErrNotMapped: a process that has just started may still be loading. It
 // gives up after some seconds, or when ctx is done.
