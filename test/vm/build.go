@@ -36,6 +36,7 @@ var programs = []struct {
 	{folder: "test/e2e/servers/testdata/goproxy"},
 	{folder: "test/e2e/servers/testdata/goclient"},
 	{folder: "test/shop/orders"},
+	{folder: "test/accuracy/testdata/goapp"},
 }
 
 // data are the folders whose files the tests read.
