@@ -210,7 +210,7 @@ type bpfNodeLoop struct {
 	Doubt         uint32
 	Owned         uint32
 	IntervalsMade uint64
-	Intervals     [8192]struct {
+	Intervals     [4096]struct {
 		_       structs.HostLayout
 		From    uint64
 		Request uint64

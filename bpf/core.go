@@ -258,6 +258,9 @@ func isOld() bool {
 		errors.Is(features.HaveProgramHelper(ebpf.RawTracepoint, asm.FnTaskPtRegs), ebpf.ErrNotSupported)
 }
 
+// oldNodeLoops is how many event loops of Node's are followed before 6.4, where a map is charged for all that it may hold.
+const oldNodeLoops = 32
+
 // growing are maps whose elements are allocated when they are added. Programs that trace may not do so
 // before 6.1: it is not safe in every context.
 var growing = []string{bpfMapConns, bpfMapTargets, bpfMapImages, bpfMapCgroups}
@@ -312,6 +315,9 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 		for _, name := range growing {
 			spec.Maps[name].Flags &^= unix.BPF_F_NO_PREALLOC
 		}
+	}
+	if v, err := features.LinuxVersionCode(); err == nil && v < 6<<16|4<<8 {
+		spec.Maps[bpfMapNodeLoops].MaxEntries = oldNodeLoops
 	}
 	var symbols map[string]uint64
 	if w.functions() {

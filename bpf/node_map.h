@@ -12,8 +12,8 @@
 #include "target_map.h"
 
 enum {
-	NODE_INTERVALS = 8192, /* a power of two */
-	NODE_SEARCH = 14,      /* steps to find one of them */
+	NODE_INTERVALS = 4096, /* a power of two */
+	NODE_SEARCH = 13,      /* steps to find one of them */
 };
 
 struct node_interval {
