@@ -209,6 +209,8 @@ type bpfNodeLoop struct {
 	Read          uint32
 	Doubt         uint32
 	Owned         uint32
+	Doubted       uint32
+	Pad           uint32
 	IntervalsMade uint64
 	Intervals     [4096]struct {
 		_       structs.HostLayout

@@ -34,20 +34,16 @@ enum node_read {
 	NODE_CALLED_BACK, /* 2: so is one of which else nothing is known */
 };
 
-enum node_doubt {
-	NODE_SURE,
-	NODE_MAY_BE_OTHERS, /* what a promise has continued has resolved another one */
-	NODE_WAS_DOUBTED, /* and the call that was made last is for the current request, if it is not another one's */
-};
-
 /* The event loop of a process, that of its first thread. Made by user space. */
 struct node_loop {
 	u64 ids;     /* address of its ids: struct node_ids; 0: not seen yet */
 	u64 current; /* request; 0: none is known */
 	u32 strength;
-	u32 read;  /* enum node_read */
-	u32 doubt; /* enum node_doubt */
-	u32 owned; /* what node_owner has found last is doubted */
+	u32 read; /* enum node_read */
+	u32 doubt; /* what a promise has continued has resolved another one: it may be another request's that goes on */
+	u32 owned;   /* what node_owner has found last is doubted */
+	u32 doubted; /* what node_request has found last is doubted */
+	u32 pad;
 	u64 intervals_made;
 	struct node_interval intervals[NODE_INTERVALS];
 };
@@ -172,7 +168,7 @@ static __always_inline void node_owns(struct node_loop *loop, u64 counter)
 static __always_inline void node_set(struct node_loop *loop, u64 request, u32 strength, u64 counter,
 				     bool doubt)
 {
-	loop->doubt = doubt ? NODE_MAY_BE_OTHERS : NODE_SURE;
+	loop->doubt = doubt;
 	loop->current = request;
 	loop->strength = request ? strength : NODE_NONE;
 	node_owns(loop, counter);
@@ -244,7 +240,7 @@ static __always_inline void node_resolves(struct node_loop *loop, u32 tgid)
 	if (!node_read_ids(loop, &ids))
 		return;
 	if (!ids.execution) {
-		loop->doubt = NODE_MAY_BE_OTHERS; /* it may be another request's that goes on now */
+		loop->doubt = 1;
 		node_owns(loop, ids.counter);
 		return;
 	}
@@ -270,17 +266,15 @@ static __always_inline void node_drained(struct node_loop *loop)
 static __always_inline u64 node_request(struct node_loop *loop, u32 tgid, const struct node_ids *ids)
 {
 	u32 handle = ids->execution ? node_is_handle(tgid, ids->execution) : 0;
-	u64 request = 0;
+	u64 request;
 
 	if (ids->execution && !handle) {
 		request = node_pick(loop, tgid, ids);
-		if (loop->owned)
-			loop->doubt = NODE_WAS_DOUBTED;
+		loop->doubted = loop->owned;
 		if (request || (ids->trigger && !node_is_handle(tgid, ids->trigger)))
 			return request;
 	}
-	if (loop->doubt || handle == NODE_CALLED_BACK)
-		loop->doubt = NODE_WAS_DOUBTED;
+	loop->doubted = loop->doubt || handle == NODE_CALLED_BACK;
 	return loop->current;
 }
 
@@ -310,11 +304,8 @@ __noinline u64 node_call(void)
 __noinline int node_doubts(void)
 {
 	struct node_loop *loop = node_loop_of(bpf_get_current_pid_tgid());
-	bool doubted = loop && loop->doubt == NODE_WAS_DOUBTED;
 
-	if (doubted)
-		loop->doubt = NODE_MAY_BE_OTHERS;
-	return doubted;
+	return loop && loop->doubted;
 }
 
 /* node_has_read is node_reads of the current thread's loop. */

@@ -23,6 +23,7 @@ type thread struct {
 	loop         bool     // it was seen to run an event loop
 	process      *process // nil: it has neither read a request nor made a call
 	proven       int      // calls whose chain named the request read last, since one did not
+	share        float64  // of the calls of late that were confirmed
 	contradicted int64    // when a chain last named another request than the one read last; Unix ns
 
 	now, before move  // the runs of bytes that moved last
@@ -75,7 +76,9 @@ const (
 	// distrust is how long, in ns, a loop is not believed that was contradicted.
 	distrust = 60e9
 	// probation is how many chains of a loop must have been right before one is believed.
-	probation = 8
+	probation = 12
+	// shareOf is how many calls "of late" are. Where less than half are confirmed, those that are may be so by chance.
+	shareOf = 16
 	// maxLoose bounds the calls that one response may be found to be of, and what may follow the answers to a burst.
 	maxLoose = 64
 	// maxChain bounds the calls that are confirmed at once.
@@ -206,29 +209,42 @@ func (c *Correlator) judge(n *node) verdict {
 	if w := n.span.Wire; w.SpanID.IsValid() && w.SpanID == n.parent.wire && w.TraceID == n.parent.traceID {
 		return believed
 	}
+	right := n.isConfirmed()
+	t.share -= t.share / shareOf
+	if right {
+		t.share += 1. / shareOf
+	}
 	switch {
-	case !b.confirmed.IsValid():
-		return refused
-	case b.disputed || b.confirmed != n.parent.id:
+	case b.confirmed.IsValid() && (b.disputed || b.confirmed != n.parent.id):
 		t.contradicted, t.proven = n.end, 0
 		c.sentence(t, true)
 		return refused
-	case n.end > n.parent.end:
-		return refused // what a request needs is there before its response is
-	}
-	for _, next := range b.next {
-		if next.confirmed != b.confirmed {
-			return refused // one of them led to something of which that is not known
-		}
+	case !right:
+		return refused
 	}
 	if t.process.queues || t.contradicted != 0 && n.end-t.contradicted <= distrust && t.contradicted-n.end <= distrust {
 		return refused
 	}
-	if t.proven++; t.proven < probation {
+	if t.proven++; t.proven < probation || t.share < 0.5 {
 		return onTrial
 	}
 	c.sentence(t, false)
 	return believed
+}
+
+// isConfirmed says that the end confirms who made a call: its chain, and all that came of it, ends in the response of the
+// request that the thread had read last.
+func (n *node) isConfirmed() bool {
+	b := n.burst
+	if b.confirmed != n.parent.id || b.disputed || n.end > n.parent.end { // what a request needs is there before its response is
+		return false
+	}
+	for _, next := range b.next {
+		if next.confirmed != b.confirmed {
+			return false // one of them led to something of which that is not known
+		}
+	}
+	return true
 }
 
 // sentence ends the trial of what waits for a thread to prove right.

@@ -198,3 +198,56 @@ int task(struct task_step *s)
 	}
 	return 0;
 }
+
+struct node_step {
+	u64 ids;     /* address of three doubles: execution, trigger, counter */
+	u64 request; /* reads: in; calls: out */
+	u64 id;	     /* calls back */
+	u32 op;	     /* enum node_op */
+	u32 doubted; /* calls: out */
+};
+
+enum node_op {
+	NODE_CALLS,
+	NODE_READS,
+	NODE_CALLS_BACK,
+	NODE_TURNS, /* to another event */
+	NODE_RESOLVES,
+	NODE_DRAINED,
+};
+
+SEC("syscall")
+int node(struct node_step *s)
+{
+	u32 tgid = 7;
+	struct node_loop *loop = bpf_map_lookup_elem(&node_loops, &tgid);
+	struct node_ids ids;
+
+	if (!loop)
+		return 0;
+	loop->ids = s->ids;
+	switch (s->op) {
+	case NODE_CALLS:
+		s->request = 0;
+		if (node_read_ids(loop, &ids))
+			s->request = node_request(loop, tgid, &ids);
+		s->doubted = loop->doubted;
+		break;
+	case NODE_READS:
+		node_reads(loop, s->request);
+		break;
+	case NODE_CALLS_BACK:
+		node_calls_back(loop, tgid, s->id);
+		break;
+	case NODE_TURNS:
+		node_event(loop);
+		break;
+	case NODE_RESOLVES:
+		node_resolves(loop, tgid);
+		break;
+	case NODE_DRAINED:
+		node_drained(loop);
+		break;
+	}
+	return 0;
+}

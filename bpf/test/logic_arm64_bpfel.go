@@ -34,6 +34,7 @@ const (
 	logicProgHeadEnd         = "head_end"
 	logicProgLineage         = "lineage"
 	logicProgMessageStart    = "message_start"
+	logicProgNode            = "node"
 	logicProgTask            = "task"
 	logicProgVerdict         = "verdict"
 	logicVarBlankConn        = "blank_conn"
@@ -89,6 +90,7 @@ type logicProgramSpecs struct {
 	HeadEnd      *ebpf.ProgramSpec `ebpf:"head_end"`
 	Lineage      *ebpf.ProgramSpec `ebpf:"lineage"`
 	MessageStart *ebpf.ProgramSpec `ebpf:"message_start"`
+	Node         *ebpf.ProgramSpec `ebpf:"node"`
 	Task         *ebpf.ProgramSpec `ebpf:"task"`
 	Verdict      *ebpf.ProgramSpec `ebpf:"verdict"`
 }
@@ -198,6 +200,7 @@ type logicPrograms struct {
 	HeadEnd      *ebpf.Program `ebpf:"head_end"`
 	Lineage      *ebpf.Program `ebpf:"lineage"`
 	MessageStart *ebpf.Program `ebpf:"message_start"`
+	Node         *ebpf.Program `ebpf:"node"`
 	Task         *ebpf.Program `ebpf:"task"`
 	Verdict      *ebpf.Program `ebpf:"verdict"`
 }
@@ -208,6 +211,7 @@ func (p *logicPrograms) Close() error {
 		p.HeadEnd,
 		p.Lineage,
 		p.MessageStart,
+		p.Node,
 		p.Task,
 		p.Verdict,
 	)

@@ -346,3 +346,157 @@ func TestTaskWorksForWhatItWasMadeFor(t *testing.T) {
 		})
 	}
 }
+
+// nodeLoop plays Node's event loop. Every method names what the loop does; its ids are in memory as Node has them.
+type nodeLoop struct {
+	t    *testing.T
+	objs *logicObjects
+	ids  *[3]float64 // what runs, what made it, and the counter
+}
+
+func newNodeLoop(t *testing.T) *nodeLoop {
+	l := &nodeLoop{t, load(t), &[3]float64{0, 0, 50}}
+	if err := l.objs.NodeLoops.Put(uint32(7), make([]byte, l.objs.NodeLoops.ValueSize())); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+type nodeStep struct {
+	ids, request, id uint64
+	op, doubted      uint32
+}
+
+func (l *nodeLoop) do(op uint32, request, id uint64) nodeStep {
+	l.t.Helper()
+	s := nodeStep{ids: uint64(uintptr(unsafe.Pointer(l.ids))), request: request, id: id, op: op}
+	run(l.t, l.objs.Node, &s)
+	return s
+}
+
+func (l *nodeLoop) makes() uint64           { l.ids[2]++; return uint64(l.ids[2]) }
+func (l *nodeLoop) turns()                  { l.do(3, 0, 0) }
+func (l *nodeLoop) reads(request uint64)    { l.turns(); l.do(1, request, 0) }
+func (l *nodeLoop) callsBack(id uint64)     { l.do(2, 0, id) }
+func (l *nodeLoop) resolves()               { l.do(4, 0, 0) }
+func (l *nodeLoop) drained()                { l.do(5, 0, 0) }
+func (l *nodeLoop) runs(id, trigger uint64) { l.ids[0], l.ids[1] = float64(id), float64(trigger) }
+
+func (l *nodeLoop) wants(request uint64, doubted bool) {
+	l.t.Helper()
+	if s := l.do(0, 0, 0); s.request != request || (s.doubted != 0) != doubted {
+		l.t.Errorf("the call is for %d, doubted: %t; want %d, %t", s.request, s.doubted != 0, request, doubted)
+	}
+}
+
+// TestNodeKnowsForWhomItRuns follows the loop through what programs do.
+func TestNodeKnowsForWhomItRuns(t *testing.T) {
+	for name, play := range map[string]func(l *nodeLoop){
+		"in the request's own callback": func(l *nodeLoop) {
+			parser := l.makes()
+			l.reads(100)
+			l.callsBack(parser)
+			l.runs(parser, 0)
+			l.wants(100, false)
+		},
+		"after await, when another request's answer was read": func(l *nodeLoop) {
+			l.reads(100)
+			l.callsBack(10)
+			l.reads(200)
+			l.callsBack(20)
+			l.runs(0, 0)
+			l.wants(200, false)
+		},
+		"a timer's callback": func(l *nodeLoop) {
+			l.reads(100)
+			l.callsBack(10)
+			timer := l.makes()
+			l.reads(200)
+			l.callsBack(20)
+			l.makes()
+			l.callsBack(0) // timers
+			l.wants(0, false)
+			l.runs(timer, 10)
+			l.wants(100, false)
+		},
+		"await of a timer": func(l *nodeLoop) {
+			l.reads(100)
+			l.callsBack(10)
+			timer := l.makes()
+			l.reads(200)
+			l.callsBack(20)
+			l.callsBack(0)
+			l.runs(timer, 10)
+			l.resolves()
+			l.runs(0, 0)
+			l.wants(100, false)
+			l.drained()
+			l.wants(0, false)
+		},
+		"a call that waited for another one's connection": func(l *nodeLoop) {
+			l.reads(100)
+			l.callsBack(10)
+			queued := l.makes()
+			l.reads(200)
+			l.callsBack(20)
+			l.runs(l.makes(), queued)
+			l.wants(100, false)
+		},
+		"something that was made by nobody that is known": func(l *nodeLoop) {
+			timer := l.makes()
+			l.reads(100)
+			l.callsBack(10)
+			l.callsBack(0)
+			l.runs(timer, 0)
+			l.wants(0, false)
+		},
+		"a new connection": func(l *nodeLoop) {
+			l.reads(100)
+			l.callsBack(10)
+			l.turns()
+			l.callsBack(5)
+			l.runs(0, 0)
+			l.wants(0, false)
+		},
+		"a parser that was made in a tick": func(l *nodeLoop) {
+			l.reads(100)
+			l.callsBack(10) // the socket
+			l.callsBack(40) // its parser, of which nothing is known
+			l.runs(0, 0)
+			l.wants(100, false)
+			l.runs(40, 0)
+			l.wants(100, true)
+		},
+		"who gives back a permit lets another one go on": func(l *nodeLoop) {
+			l.reads(100)
+			l.callsBack(10)
+			l.runs(0, 0)
+			l.resolves()
+			l.wants(100, true)
+			tick := l.makes()
+			l.reads(200)
+			l.callsBack(20)
+			l.runs(tick, 0)
+			l.wants(100, true)
+			l.runs(0, 0)
+			l.wants(200, false)
+		},
+		"what is older than all that is remembered": func(l *nodeLoop) {
+			l.reads(100)
+			l.callsBack(10)
+			old := l.makes()
+			for n := range 5000 {
+				l.reads(uint64(1000 + n))
+				l.callsBack(20)
+				l.makes()
+			}
+			l.callsBack(0)
+			l.runs(old, 0)
+			l.wants(0, false)
+			l.runs(uint64(l.ids[2])-3000, 0)
+			l.wants(1000+5000-1-3000, false)
+		},
+	} {
+		t.Run(name, func(t *testing.T) { play(newNodeLoop(t)) })
+	}
+}
