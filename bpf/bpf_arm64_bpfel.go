@@ -210,7 +210,7 @@ type bpfNodeLoop struct {
 	Doubt         uint32
 	Owned         uint32
 	Doubted       uint32
-	Pad           uint32
+	Events        uint32
 	IntervalsMade uint64
 	Intervals     [4096]struct {
 		_       structs.HostLayout

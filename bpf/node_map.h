@@ -30,8 +30,8 @@ enum node_strength {
 /* What is called back after a read, until the next event, is the connection's own objects: its handle, its parser. */
 enum node_read {
 	NODE_UNREAD,
-	NODE_READ,	  /* 1: the next callback's id is certainly that of one */
-	NODE_CALLED_BACK, /* 2: so is one of which else nothing is known */
+	NODE_READ,	  /* 1: the next callback's id is that of one */
+	NODE_CALLED_BACK, /* 2: so are further ones, if it is told when the loop turns to something else */
 };
 
 /* The event loop of a process, that of its first thread. Made by user space. */
@@ -43,7 +43,7 @@ struct node_loop {
 	u32 doubt; /* what a promise has continued has resolved another one: it may be another request's that goes on */
 	u32 owned;   /* what node_owner has found last is doubted */
 	u32 doubted; /* what node_request has found last is doubted */
-	u32 pad;
+	u32 events;  /* node_event is called; set by user space */
 	u64 intervals_made;
 	struct node_interval intervals[NODE_INTERVALS];
 };
@@ -62,8 +62,7 @@ struct node_handle {
 	u64 id;
 };
 
-/* Ids of connections' own objects: they live as long as the connection and say nothing of a request. 1: certainly; 2: as far
- * as is known. */
+/* Ids of connections' own objects: they live as long as the connection and say nothing of a request. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
@@ -108,13 +107,12 @@ static __always_inline bool node_read_ids(const struct node_loop *loop, struct n
 	return ids->counter;
 }
 
-/* node_is_handle says whether an id is that of a connection's own object, and how certain that is; 0: it is not. */
-static __always_inline u32 node_is_handle(u32 tgid, u64 id)
+/* node_is_handle says whether an id is that of a connection's own object. */
+static __always_inline bool node_is_handle(u32 tgid, u64 id)
 {
 	struct node_handle key = {.tgid = tgid, .id = id};
-	u32 *certainty = bpf_map_lookup_elem(&node_handles, &key);
 
-	return certainty ? *certainty : 0;
+	return bpf_map_lookup_elem(&node_handles, &key);
 }
 
 /* node_owner is the request that was current when an id was made; 0: none is known. */
@@ -209,15 +207,15 @@ static __always_inline void node_calls_back(struct node_loop *loop, u32 tgid, u6
 	}
 	if (node_is_handle(tgid, id))
 		return;
-	owner = node_owner(loop, id);
-	if (loop->read == NODE_READ || (loop->read && !owner)) {
+	if (loop->read == NODE_READ || (loop->read && loop->events)) {
 		struct node_handle key = {.tgid = tgid, .id = id};
-		u32 certainty = loop->read;
+		u32 yes = 1;
 
 		loop->read = NODE_CALLED_BACK;
-		bpf_map_update_elem(&node_handles, &key, &certainty, BPF_ANY);
+		bpf_map_update_elem(&node_handles, &key, &yes, BPF_ANY);
 		return;
 	}
+	owner = node_owner(loop, id);
 	node_set(loop, owner, NODE_STRONG, ids.counter, loop->owned);
 }
 
@@ -265,16 +263,15 @@ static __always_inline void node_drained(struct node_loop *loop)
 /* node_request is the request on whose behalf the loop makes a call, or 0. */
 static __always_inline u64 node_request(struct node_loop *loop, u32 tgid, const struct node_ids *ids)
 {
-	u32 handle = ids->execution ? node_is_handle(tgid, ids->execution) : 0;
 	u64 request;
 
-	if (ids->execution && !handle) {
+	if (ids->execution && !node_is_handle(tgid, ids->execution)) {
 		request = node_pick(loop, tgid, ids);
 		loop->doubted = loop->owned;
 		if (request || (ids->trigger && !node_is_handle(tgid, ids->trigger)))
 			return request;
 	}
-	loop->doubted = loop->doubt || handle == NODE_CALLED_BACK;
+	loop->doubted = loop->doubt;
 	return loop->current;
 }
 

@@ -22,6 +22,7 @@ type (
 	Stat          = bpfStat
 	Conn          = bpfConn
 	Target        = bpfTarget
+	NodeLoop      = bpfNodeLoop
 	// Need is what the programs ask for, see AttachOnDemand.
 	Need = bpfNeed
 )

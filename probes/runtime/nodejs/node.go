@@ -52,7 +52,12 @@ var programs = map[string]string{
 	"uv__stream_io": "event_ready",
 	"uv__server_io": "event_ready",
 	"uv__async_io":  "event_ready",
+	"uv__poll_io":   "event_ready",
+	"uv__udp_io":    "event_ready",
 }
+
+// events are those by which it is known when the loop turns to something else.
+var events = []string{"uv__stream_io", "uv__server_io", "uv__async_io"}
 
 // Runtime is the loaded probe. Its methods may be called from any goroutine.
 type Runtime struct {
@@ -130,7 +135,13 @@ func (r *Runtime) attach(t *discovery.Target) (_ io.Closer, note string, err err
 		return nil, "", discovery.ErrGone
 	}
 	loops := r.core.Maps()["node_loops"]
-	if err := loops.Put(t.PID, make([]byte, loops.ValueSize())); err != nil {
+	state := &bpf.NodeLoop{Events: 1}
+	for _, name := range events {
+		if sites[name] == 0 {
+			state.Events = 0
+		}
+	}
+	if err := loops.Put(t.PID, state); err != nil {
 		return nil, "", fmt.Errorf("make room for its event loop: %w", err)
 	}
 	links := uprobe.Closers{loop{loops, t.PID}}
