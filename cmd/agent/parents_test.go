@@ -6,8 +6,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -111,4 +115,90 @@ func judgeParents(t *testing.T, text []byte) (right, wrong int) {
 		}
 	}
 	return right, wrong
+}
+
+// TestParentsInDamagedRecordings drops, repeats and swaps events of the recordings: what is left must not lead to a parent
+// that is wrong.
+func TestParentsInDamagedRecordings(t *testing.T) {
+	files, err := filepath.Glob("testdata/parents/*.recording")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no recordings: %v", err)
+	}
+	seeds := uint64(20)
+	if testing.Short() {
+		seeds = 4
+	}
+	type record struct {
+		kind recording.Kind
+		data []byte
+	}
+	for _, path := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".recording"), func(t *testing.T) {
+			t.Parallel()
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := recording.NewReader(bytes.NewReader(data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			var records []record
+			for {
+				kind, data, err := r.Next()
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				records = append(records, record{kind, bytes.Clone(data)})
+			}
+			for seed := range seeds {
+				rng := rand.New(rand.NewPCG(seed, 7))
+				var file bytes.Buffer
+				w, err := recording.NewWriter(&file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				damaged := slices.Clone(records)
+				for i := range damaged[1:] {
+					a, b := &damaged[i], &damaged[i+1]
+					if a.kind == recording.Event && b.kind == recording.Event && rng.IntN(100) == 0 {
+						*a, *b = *b, *a
+					}
+				}
+				for _, rec := range damaged {
+					times := 1
+					if rec.kind == recording.Event {
+						switch rng.IntN(100) {
+						case 0, 1:
+							times = 0
+						case 2:
+							times = 2
+						}
+					}
+					for range times {
+						w.Write(rec.kind, rec.data)
+					}
+				}
+				if err := w.Close(); err != nil {
+					t.Fatal(err)
+				}
+				damagedReader, err := recording.NewReader(&file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				out := &lines{t: t}
+				if err := replay(context.Background(), damagedReader, builtIn(), out.emit); err != nil {
+					t.Fatalf("seed %d: %v", seed, err)
+				}
+				damagedReader.Close()
+				if _, wrong := judgeParents(t, out.buf.Bytes()); wrong > 0 {
+					t.Errorf("seed %d: %d parents are wrong", seed, wrong)
+				}
+			}
+		})
+	}
 }
