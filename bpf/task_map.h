@@ -59,21 +59,18 @@ enum {
 };
 
 /*
- * python_context is the context in which the current thread runs Python code, or 0. The thread's PyThreadState is the value of
+ * read_context is the context in which the current thread runs Python code, or 0. The thread's PyThreadState is the value of
  * a thread-specific key, which is there while the interpreter's lock is given up for a system call as well. What is read
  * is believed only if it is an object of the type PyContext, and entered: an idle thread's own context says nothing.
  */
-__noinline u64 python_context(void)
+static __noinline __attribute__((unused)) u64 read_context(struct target *target)
 {
 #if defined(__TARGET_ARCH_x86)
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct target *target = target_of(bpf_get_current_pid_tgid() >> 32);
 	u64 fs = BPF_CORE_READ(task, thread.fsbase);
 	struct py_context context;
 	u64 state, at;
 
-	if (!target)
-		return 0;
 	if (!target->tss_key) {
 		struct {
 			u32 made;
@@ -99,6 +96,15 @@ __noinline u64 python_context(void)
 #else
 	return 0;
 #endif
+}
+
+/* python_context is read_context of the current process; global, so that it is verified once. A uprobe, which may not be preempted,
+ * may not call it on every kernel. */
+__noinline u64 python_context(void)
+{
+	struct target *target = target_of(bpf_get_current_pid_tgid() >> 32);
+
+	return target ? read_context(target) : 0;
 }
 
 #define UNKNOWN_TASK (~0ULL) /* the thread runs a task, and which is not known */

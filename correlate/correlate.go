@@ -28,6 +28,8 @@ type Config struct {
 	// UnreadWait is how long, in ns of event time, a call is remembered that ended before any answer came: a
 	// server on this node may be too busy to read it sooner.
 	UnreadWait int64
+	// Infer has calls of which no rule knows for whom they were made be given a parent by time, with a confidence.
+	Infer bool
 	// Seed makes the trace ids of this run differ from those of others.
 	Seed uint64
 }
@@ -64,25 +66,27 @@ type node struct {
 	flags      trace.TraceFlags
 	wire       trace.SpanID // the span that its own headers named
 
-	held    siblings // finished, waiting for this one
-	line    links    // its place in the list of all that wait, hold or are unread, as it is
-	family  links    // its place among those that its parent holds
-	aliases []trace.SpanID
-	pair    *pair
-	conn    uint64
-	thread  *thread // that made the call or read the request, unless it is a goroutine's
-	burst   *burst  // of that thread's, that it is one of
-	start   int64
-	end     int64  // 0: under way
-	goids   uint64 // highest goroutine id that was seen in the process before this request
-	joins   uint32 // TCP sequence number of the first byte
-	refs    int32  // one while it is under way, waiting, holding or unread, and one for each child
-	hasSeq  bool
-	pending bool // it is in pair.pending
-	refused bool // its parent is not believed
-	job     bool // who waits for the goroutine that made the call may still tell for whom
-	kind    trace.SpanKind
-	state   state
+	held       siblings // finished, waiting for this one
+	line       links    // its place in the list of all that wait, hold or are unread, as it is
+	family     links    // its place among those that its parent holds
+	aliases    []trace.SpanID
+	pair       *pair
+	conn       uint64
+	thread     *thread // that made the call or read the request, unless it is a goroutine's
+	burst      *burst  // of that thread's, that it is one of
+	start      int64
+	end        int64  // 0: under way
+	goids      uint64 // highest goroutine id that was seen in the process before this request
+	joins      uint32 // TCP sequence number of the first byte
+	refs       int32  // one while it is under way, waiting, holding or unread, and one for each child
+	hasSeq     bool
+	pending    bool     // it is in pair.pending
+	refused    bool     // its parent is not believed
+	confidence float64  // of an inferred parent
+	server     *process // of a request that is under way, where parents may be inferred
+	job        bool     // who waits for the goroutine that made the call may still tell for whom
+	kind       trace.SpanKind
+	state      state
 }
 
 type state uint8
@@ -199,6 +203,10 @@ func (c *Correlator) begin(s *span.Span) {
 	n.goids = process.goids
 	process.goids = max(process.goids, ev.Task)
 	process.serves = process.serves || s.Kind == trace.SpanKindServer
+	if c.cfg.Infer && s.Kind == trace.SpanKindServer {
+		process.open[n] = struct{}{}
+		n.server = process
+	}
 	c.nodes[n.id] = n
 	if s.Kind == trace.SpanKindClient && !(process.goroutines && ev.CauseSource == span.SourceThread) {
 		n.setParent(c.cause(s), ev.CauseSource)
@@ -243,6 +251,7 @@ func (c *Correlator) finish(s *span.Span) {
 		return // it was never begun, or has ended: a decoder's mistake, which its tests would show
 	}
 	n.end = s.End
+	n.noLongerOpen()
 	if n.parent == nil && n.pair.mayJoin(n) {
 		n.state = waiting
 		c.wait.push(n)
@@ -273,6 +282,9 @@ func (c *Correlator) settle(n *node) {
 	if !n.mayBeRead() {
 		c.forget(n)
 	}
+	if c.cfg.Infer && n.kind == trace.SpanKindClient && n.parent == nil {
+		c.infer(n)
+	}
 	if p := n.parent; p != nil && !p.gone() {
 		n.state = holding
 		p.held.push(n)
@@ -300,6 +312,14 @@ func (c *Correlator) decide(n *node) {
 	c.release(n)
 }
 
+// noLongerOpen takes a request out of those that are under way in its process.
+func (n *node) noLongerOpen() {
+	if n.server != nil {
+		delete(n.server.open, n)
+		n.server = nil
+	}
+}
+
 // gone says that a parent is not waited for.
 func (n *node) gone() bool { return n.state == released || n.state == unread || n.state == lost }
 
@@ -315,6 +335,7 @@ func (c *Correlator) lose(s *span.Span) {
 	if n == nil || n.span != s || n.state != underWay {
 		return
 	}
+	n.noLongerOpen()
 	c.forget(n)
 	c.leave(n, lost)
 }

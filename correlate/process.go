@@ -22,17 +22,18 @@ type process struct {
 	// Node's.
 	chains bool
 
-	serves    bool             // it has read requests
-	orphans   int              // calls that it has made for nobody knows whom
-	asked     bool             // Wanting has named it
-	handsOver bool             // its goroutines were seen to hand over what others waited for
-	jobs      map[uint64][]ref // by goroutine: such calls since it last handed something over
+	open      map[*node]struct{} // requests that are under way, where parents may be inferred
+	serves    bool               // it has read requests
+	orphans   int                // calls that it has made for nobody knows whom
+	asked     bool               // Wanting has named it
+	handsOver bool               // its goroutines were seen to hand over what others waited for
+	jobs      map[uint64][]ref   // by goroutine: such calls since it last handed something over
 }
 
 func (c *Correlator) process(pid uint32, target *span.Target) *process {
 	p := c.processes[pid]
 	if p == nil {
-		p = &process{}
+		p = &process{open: map[*node]struct{}{}}
 		c.processes[pid] = p
 	}
 	if p.target != target {

@@ -67,6 +67,9 @@ func (c *Correlator) settleTrace(n *node) {
 	case p != nil:
 		s.TraceID, s.Parent, s.Flags, s.TraceState = p.traceID, p.id, p.flags, p.traceState
 		s.Source = source
+		if source == span.SourceInferred {
+			s.Attrs = append(s.Attrs, ConfidenceKey.Float64(n.confidence))
+		}
 	default:
 		s.TraceID = c.traceID(s)
 		s.Flags = trace.FlagsSampled

@@ -30,6 +30,9 @@ type Config struct {
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `yaml:"log_level"`
 
+	// InferParents gives calls of which nothing else tells for whom they were made a parent by time, with a confidence.
+	InferParents bool `yaml:"infer_parents"`
+
 	HTTP   http1.Config  `yaml:"http"`
 	OTLP   otlp.Config   `yaml:"otlp"`
 	Queue  export.Config `yaml:"queue"`

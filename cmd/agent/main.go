@@ -42,6 +42,7 @@ type common struct {
 	Config       string `name:"config" placeholder:"FILE" type:"path" help:"Configuration file (YAML). Flags win over the OTEL_* variables, these over the file."`
 	OTLPEndpoint string `name:"otlp-endpoint" placeholder:"URL" help:"Send spans there by OTLP over gRPC: http://host:4317 in plaintext, https://host:4317 with TLS."`
 	Output       string `name:"output" placeholder:"tree|json|none" help:"What is printed: each finished trace as a tree, each span as a line of JSON, or nothing. Default: tree on a terminal without an endpoint, else none."`
+	InferParents bool   `name:"infer-parents" help:"Give calls of which nothing else tells for whom they were made a parent by time alone: a guess, marked as such, with a confidence."`
 	LogLevel     string `name:"log-level" placeholder:"LEVEL" help:"debug, info (the default), warn or error. Logs go to standard error."`
 }
 
@@ -78,6 +79,7 @@ func (c *common) config() (Config, error) {
 	if c.Output != "" {
 		cfg.Output = c.Output
 	}
+	cfg.InferParents = cfg.InferParents || c.InferParents
 	if c.LogLevel != "" {
 		cfg.LogLevel = c.LogLevel
 	}

@@ -48,7 +48,7 @@ func TestParentsInRecordings(t *testing.T) {
 			}
 			defer r.Close()
 			out := &lines{t: t}
-			if err := replay(context.Background(), r, builtIn(), out.emit); err != nil {
+			if err := replay(context.Background(), r, builtIn(), false, out.emit); err != nil {
 				t.Fatal(err)
 			}
 			right, wrong := judgeParents(t, out.buf.Bytes())
@@ -191,7 +191,7 @@ func TestParentsInDamagedRecordings(t *testing.T) {
 					t.Fatal(err)
 				}
 				out := &lines{t: t}
-				if err := replay(context.Background(), damagedReader, builtIn(), out.emit); err != nil {
+				if err := replay(context.Background(), damagedReader, builtIn(), false, out.emit); err != nil {
 					t.Fatalf("seed %d: %v", seed, err)
 				}
 				damagedReader.Close()

@@ -45,11 +45,16 @@ type pipelineStats struct {
 // are long.
 const handOver = 512
 
+// correlation is the correlator's configuration for a run.
+func correlation(infer bool, seed uint64) correlate.Config {
+	cfg := correlate.Default()
+	cfg.Infer, cfg.Seed = infer, seed
+	return cfg
+}
+
 // newPipeline makes a pipeline. target finds the process of an event; emit takes the finished spans, and must
 // not keep the slice.
-func newPipeline(protocols []probes.Protocol, kernel probes.Kernel, target func(pid uint32) *span.Target, emit func([]*span.Span), seed uint64) *pipeline {
-	cfg := correlate.Default()
-	cfg.Seed = seed
+func newPipeline(protocols []probes.Protocol, kernel probes.Kernel, target func(pid uint32) *span.Target, emit func([]*span.Span), cfg correlate.Config) *pipeline {
 	p := &pipeline{corr: correlate.New(cfg), emit: emit, told: map[uint32]*span.Target{}}
 	p.stats.Store(new(pipelineStats))
 	p.conns = probes.NewConns(protocols, kernel, p, func(pid uint32) *span.Target {

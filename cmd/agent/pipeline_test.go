@@ -70,7 +70,7 @@ func newNode(t testing.TB, seed uint64, services ...string) *node {
 	for i, name := range services {
 		n.targets[uint32(i+1)] = service(uint32(i+1), name)
 	}
-	n.pipeline = newPipeline(builtIn(), noKernel{}, func(pid uint32) *span.Target { return n.targets[pid] }, n.spans.emit, seed)
+	n.pipeline = newPipeline(builtIn(), noKernel{}, func(pid uint32) *span.Target { return n.targets[pid] }, n.spans.emit, correlation(false, seed))
 	var err error
 	if n.rec, err = startRecording(&n.file, seed); err != nil {
 		t.Fatal(err)
@@ -122,7 +122,7 @@ func replayed(t testing.TB, file []byte) (string, error) {
 	}
 	defer r.Close()
 	out := &lines{t: t}
-	err = replay(context.Background(), r, builtIn(), out.emit)
+	err = replay(context.Background(), r, builtIn(), false, out.emit)
 	return out.buf.String(), err
 }
 

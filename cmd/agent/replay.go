@@ -60,7 +60,7 @@ func (c *replayCmd) Run(ctx context.Context) error {
 		return err
 	}
 	most := max(1, cfg.Queue.MaxQueueSize/2)
-	err = replay(ctx, r, protocols(&cfg), func(spans []*span.Span) {
+	err = replay(ctx, r, protocols(&cfg), cfg.InferParents, func(spans []*span.Span) {
 		for part := range slices.Chunk(spans, most) {
 			queue.Add(part)
 			if queue.Len() >= most {
@@ -79,7 +79,7 @@ func (c *replayCmd) Run(ctx context.Context) error {
 
 // replay feeds a recording through a pipeline of its own. Of one that was cut, what was under way at the cut
 // is ended there, and the error is recording.ErrCut.
-func replay(ctx context.Context, r *recording.Reader, protocols []probes.Protocol, emit func([]*span.Span)) error {
+func replay(ctx context.Context, r *recording.Reader, protocols []probes.Protocol, infer bool, emit func([]*span.Span)) error {
 	targets := map[uint32]*span.Target{}
 	var p *pipeline
 	var now int64
@@ -105,7 +105,7 @@ func replay(ctx context.Context, r *recording.Reader, protocols []probes.Protoco
 			if err := json.Unmarshal(data, &meta); err != nil {
 				return fmt.Errorf("%w: %w", recording.ErrFormat, err)
 			}
-			p = newPipeline(protocols, noKernel{}, func(pid uint32) *span.Target { return targets[pid] }, emit, meta.Seed)
+			p = newPipeline(protocols, noKernel{}, func(pid uint32) *span.Target { return targets[pid] }, emit, correlation(infer, meta.Seed))
 		case recording.Target:
 			var t recordedTarget
 			if err := json.Unmarshal(data, &t); err != nil {

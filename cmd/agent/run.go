@@ -179,7 +179,7 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 	a.attaching, a.stopAttaching = context.WithCancel(context.WithoutCancel(ctx))
 	defer a.stopAttaching()
 	seed := rand.Uint64()
-	a.pipeline = newPipeline(protocols(&cfg), core, a.target, queue.Add, seed)
+	a.pipeline = newPipeline(protocols(&cfg), core, a.target, queue.Add, correlation(cfg.InferParents, seed))
 	if record != "" {
 		// It holds what was in the headers of requests: cookies, tokens.
 		f, openErr := os.OpenFile(record, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)

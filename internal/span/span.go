@@ -37,6 +37,7 @@ const (
 	SourceTask                          // the task (asyncio, a virtual thread) that made the call, or one from which it was made
 	SourceHandOff                       // who waited for the end of the job in which the call was made
 	SourceThread                        // the thread that made the call was serving that request
+	SourceInferred                      // by time alone: asked for, and of a stated confidence
 	SourceEventLoop                     // the same of a thread that serves many at once, confirmed by what came after
 )
 
@@ -55,6 +56,8 @@ func (s Source) String() string {
 		return "hand-off"
 	case SourceThread:
 		return "thread"
+	case SourceInferred:
+		return "inferred"
 	case SourceEventLoop:
 		return "event-loop"
 	}

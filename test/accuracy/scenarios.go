@@ -73,7 +73,7 @@ var scenarios = []scenario{
 	{"Node", "callback", 2, node, 80, "in a callback of setTimeout"},
 	{"Node", "immediate", 2, node, 99, "setImmediate before each call"},
 	{"Node", "file", 2, node, 0, "fs.readFile before each call"},
-	{"Node", "pool", 2, node, certain, "eight connections at most"},
+	{"Node", "sockets", 2, node, certain, "eight connections at most"},
 	{"Node", "permit", 2, node, 0, "four at a time, by a queue of promises"},
 	{"Java", "inline", 2, java, certain, "jdk.httpserver, a pool of threads"},
 	{"Java", "submit", 2, java, 0, "ExecutorService, get"},

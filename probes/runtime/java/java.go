@@ -91,6 +91,8 @@ func (r *Runtime) describe(t *discovery.Target) (note string, err error) {
 	}
 	fields, err := readFields(memory(t.PID), jvm.Address)
 	switch {
+	case errors.Is(err, unix.EFAULT):
+		return "", uprobe.ErrNotMapped // it is starting, and has not come to it
 	case errors.Is(err, unix.ESRCH):
 		return "", discovery.ErrGone
 	case err != nil:
@@ -104,7 +106,13 @@ func (r *Runtime) describe(t *discovery.Target) (note string, err error) {
 	}
 	threadID := uint64(0)
 	if fields[monitorOwner] == 0 {
-		if threadID, err = findThreadID(memory(t.PID), fields); err != nil {
+		threadID, err = findThreadID(memory(t.PID), fields)
+		switch {
+		case errors.Is(err, unix.EFAULT):
+			return "", uprobe.ErrNotMapped
+		case errors.Is(err, unix.ESRCH):
+			return "", discovery.ErrGone
+		case err != nil:
 			return "", err
 		}
 		if threadID == 0 {
@@ -126,12 +134,17 @@ func (r *Runtime) describe(t *discovery.Target) (note string, err error) {
 type memory uint32
 
 func (m memory) read(b []byte, addr uint64) error {
-	n, err := unix.ProcessVMReadv(int(m), []unix.Iovec{{Base: &b[0], Len: uint64(len(b))}},
-		[]unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}, 0)
+	n, err := m.readSome(b, addr)
 	if err == nil && n < len(b) {
-		err = io.ErrUnexpectedEOF
+		err = unix.EFAULT
 	}
 	return err
+}
+
+// readSome reads up to the end of what is mapped there.
+func (m memory) readSome(b []byte, addr uint64) (int, error) {
+	return unix.ProcessVMReadv(int(m), []unix.Iovec{{Base: &b[0], Len: uint64(len(b))}},
+		[]unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}, 0)
 }
 
 func (m memory) word(addr uint64) (uint64, error) {
@@ -143,10 +156,11 @@ func (m memory) word(addr uint64) (uint64, error) {
 // text reads a string that ends with a NUL; one that is longer than those that matter is cut.
 func (m memory) text(addr uint64) (string, error) {
 	var b [64]byte
-	if err := m.read(b[:], addr); err != nil {
+	n, err := m.readSome(b[:], addr)
+	if err != nil {
 		return "", err
 	}
-	s, _, _ := strings.Cut(string(b[:]), "\x00")
+	s, _, _ := strings.Cut(string(b[:n]), "\x00")
 	return s, nil
 }
 

@@ -33,7 +33,7 @@ static __always_inline void note_copy(u64 copy)
 	thread = thread_get(current_task());
 	if (!thread)
 		return;
-	from = python_context();
+	from = read_context(target);
 	task_copied(tgid, from, copy, thread->accepted ? thread->accepted_key : 0, thread->accepted);
 	thread->accepted = 0;
 }
@@ -61,7 +61,7 @@ static __always_inline void note_accept(s32 fd)
 	struct fd_socket s;
 	struct conn *c;
 
-	if (fd < 0 || !target || !(target->flags & TARGET_PYTHON) || !python_context())
+	if (fd < 0 || !target || !(target->flags & TARGET_PYTHON) || !read_context(target))
 		return;
 	s = fd_socket(task, fd);
 	if (!s.sk)

@@ -72,7 +72,7 @@ const shapes = {
     await new Promise((resolve) => fs.readFile(__filename, resolve));
     await call(id, 1);
   },
-  async pool(id) {
+  async sockets(id) {
     await call(id, 0, few);
     await pause();
     await call(id, 1, few);
