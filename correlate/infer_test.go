@@ -62,21 +62,26 @@ func TestParentsByTimeAreMarkedAsSuch(t *testing.T) {
 		},
 		"what another rule knows": func(g *stage) {
 			a := g.server(100)
-			g.server(105)
+			b := g.server(105)
 			c := g.client(110, cause(a))
 			g.end(c, 120)
 			g.end(a, 130)
+			g.end(b, 130)
 			g.child(c, a, span.SourceThread)
 			if got := confidence(c); got != 0 {
 				t.Errorf("confidence %v of a parent that was not inferred", got)
 			}
 		},
 		"more than one can choose from": func(g *stage) {
+			var requests []*span.Span
 			for range maxCandidates + 1 {
-				g.server(100)
+				requests = append(requests, g.server(100))
 			}
 			c := g.client(110)
 			g.end(c, 120)
+			for _, s := range requests {
+				g.end(s, 130)
+			}
 			g.root(c)
 		},
 	} {
