@@ -144,6 +144,7 @@ func (t *thread) began(r role, n *node) {
 			t.loose = append(t.loose, refer(n))
 		}
 	case answerRead:
+		t.takesOver(n)
 		if t.calling.get() == n {
 			t.calling = ref{}
 		}
@@ -151,12 +152,21 @@ func (t *thread) began(r role, n *node) {
 		if t.reading.get() == n {
 			t.reading = ref{}
 		}
+		t.takesOver(n)
 		if n.thread != nil && n.thread != t {
 			n.thread.loop = true // what it reads others go on with, and it with what others have read
 		}
 		if before != nil && t.before.role == answerRead {
 			confirm(before, n)
 		}
+	}
+}
+
+// takesOver is called when a thread goes on with what another one has begun. Where both run event loops, tasks move from loop to
+// loop, as tokio's do: then it is chance what a loop does next.
+func (t *thread) takesOver(n *node) {
+	if n.thread != nil && n.thread != t && t.loop && n.thread.loop && t.process != nil {
+		t.process.migrates = true
 	}
 }
 
@@ -222,7 +232,7 @@ func (c *Correlator) judge(n *node) verdict {
 	case !right:
 		return refused
 	}
-	if t.process.queues || t.contradicted != 0 && n.end-t.contradicted <= distrust && t.contradicted-n.end <= distrust {
+	if t.process.queues || t.process.migrates || t.contradicted != 0 && n.end-t.contradicted <= distrust && t.contradicted-n.end <= distrust {
 		return refused
 	}
 	if t.proven++; t.proven < probation || t.share < 0.5 {

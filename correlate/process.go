@@ -18,6 +18,8 @@ type process struct {
 	// queues says that its event loops read from all sockets that are ready before they go on with what waited for any
 	// of them: whom they have read last says nothing. So does Python's asyncio.
 	queues bool
+	// migrates says that what one of its event loops has begun another one was seen to go on with.
+	migrates bool
 	// chains says that a task is no more than what a thread's loop runs at the time: the thread counts as well. So it is with
 	// Node's.
 	chains bool
