@@ -329,7 +329,6 @@ type bpfTaskState struct {
 	Request uint64
 	ConnKey uint64
 	Conn    uint64
-	Parent  uint64
 	Shared  uint32
 	Pad     uint32
 }

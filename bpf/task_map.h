@@ -28,7 +28,6 @@ struct task_state {
 	u64 request;  /* for which it works; 0: for that which is under way on conn */
 	u64 conn_key; /* of the server connection whose requests it works for; 0: none */
 	u64 conn;     /* its id */
-	u64 parent;   /* the task from which it was copied */
 	u32 shared;   /* it answers requests of several connections: it works for none */
 	u32 pad;
 };
@@ -216,27 +215,17 @@ static __always_inline void task_bind(struct task_state *state, u64 conn_key, u6
 	state->conn = conn;
 }
 
-/* task_answers is called when a task writes the first of a response: it works for the connection's requests, and so does
- * the one from which it was copied. This finds what belongs to connections that were accepted unseen. */
+/* task_answers is called when a task writes the first of a response: it works for the connection's requests. This finds what
+ * belongs to connections that were accepted unseen. */
 static __noinline __attribute__((unused)) int task_answers(u32 tgid, u64 id, u64 conn_key, u64 conn)
 {
 	struct task_state *state = task_find(tgid, id);
 	struct task_state fresh = {.conn_key = conn_key, .conn = conn};
-	u64 parent;
 
-	if (!state) {
-		task_set(tgid, id, &fresh);
-		return 0;
-	}
-	task_bind(state, conn_key, conn);
-	parent = state->parent;
-	if (!parent)
-		return 0;
-	state = task_find(tgid, parent);
-	if (!state)
-		task_set(tgid, parent, &fresh);
-	else if (!state->request)
+	if (state)
 		task_bind(state, conn_key, conn);
+	else
+		task_set(tgid, id, &fresh);
 	return 0;
 }
 
@@ -245,7 +234,7 @@ static __noinline __attribute__((unused)) int task_answers(u32 tgid, u64 id, u64
 static __noinline __attribute__((unused)) int task_copied(u32 tgid, u64 from, u64 id, u64 conn_key, u64 conn)
 {
 	struct task_state *old = from ? task_find(tgid, from) : 0;
-	struct task_state state = {.conn_key = conn_key, .conn = conn, .parent = from};
+	struct task_state state = {.conn_key = conn_key, .conn = conn};
 	struct conn *c;
 
 	if (!conn_key && old) {
