@@ -53,7 +53,7 @@ struct py_context {
 
 enum {
 	GLIBC_TSD =
-		0x310, /* of the first block of thread-specific data in struct pthread, glibc 2.34 and newer on x86-64 */
+		0x310, /* of the first block of thread-specific data in struct pthread, glibc on x86-64 (seen: 2.36) */
 	GLIBC_TSD_KEYS = 32 /* that it has */
 };
 

@@ -103,7 +103,10 @@ func (c *Correlator) Moved(pid, tid uint32, conn uint64, dir uint8) {
 		c.threads[key] = t
 		c.threadKeys = append(c.threadKeys, key)
 	}
-	c.mover, t.process = t, p
+	c.mover = t
+	if p != nil { // else the process has ended or become another program, and calls of before are not settled yet
+		t.process = p
+	}
 	if t.now.conn == conn && t.now.dir == dir {
 		return
 	}

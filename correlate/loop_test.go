@@ -393,3 +393,18 @@ func TestThreadsAreBounded(t *testing.T) {
 		t.Errorf("%d threads, %d keys", len(l.threads), len(l.threadKeys))
 	}
 }
+
+// TestLoopWhoseProcessBecomesAnother settles calls of a loop after its process has executed another program, and moved bytes.
+func TestLoopWhoseProcessBecomesAnother(t *testing.T) {
+	l := newLoop(t)
+	l.prove()
+	a, s := l.request(1), l.request(2)
+	call := l.call(3, s)
+	l.answer(call)
+	l.Exit(1)
+	l.moved(9, in)
+	l.moved(3, in)
+	l.respond(s)
+	l.respond(a)
+	l.finish()
+}
