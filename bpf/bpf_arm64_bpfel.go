@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfAnswer struct {
+	_    structs.HostLayout
+	Pos  [2]uint64
+	Last [2]uint64
+}
+
 type bpfConn struct {
 	_           structs.HostLayout
 	Id          uint64
@@ -367,6 +373,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfMapAnswers                        = "answers"
 	bpfMapCgroups                        = "cgroups"
 	bpfMapConns                          = "conns"
 	bpfMapEvents                         = "events"
@@ -383,6 +390,7 @@ const (
 	bpfMapTasks                          = "tasks"
 	bpfMapThreads                        = "threads"
 	bpfMapVerdicts                       = "verdicts"
+	bpfProgAsk                           = "ask"
 	bpfProgCgroupAttachTask              = "cgroup_attach_task"
 	bpfProgCgroupMkdir                   = "cgroup_mkdir"
 	bpfProgCgroupRmdir                   = "cgroup_rmdir"
@@ -491,6 +499,7 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
+	Ask                           *ebpf.ProgramSpec `ebpf:"ask"`
 	CgroupAttachTask              *ebpf.ProgramSpec `ebpf:"cgroup_attach_task"`
 	CgroupMkdir                   *ebpf.ProgramSpec `ebpf:"cgroup_mkdir"`
 	CgroupRmdir                   *ebpf.ProgramSpec `ebpf:"cgroup_rmdir"`
@@ -539,6 +548,7 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
+	Answers     *ebpf.MapSpec `ebpf:"answers"`
 	Cgroups     *ebpf.MapSpec `ebpf:"cgroups"`
 	Conns       *ebpf.MapSpec `ebpf:"conns"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
@@ -605,6 +615,7 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
+	Answers     *ebpf.Map `ebpf:"answers"`
 	Cgroups     *ebpf.Map `ebpf:"cgroups"`
 	Conns       *ebpf.Map `ebpf:"conns"`
 	Events      *ebpf.Map `ebpf:"events"`
@@ -625,6 +636,7 @@ type bpfMaps struct {
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.Answers,
 		m.Cgroups,
 		m.Conns,
 		m.Events,
@@ -676,6 +688,7 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
+	Ask                           *ebpf.Program `ebpf:"ask"`
 	CgroupAttachTask              *ebpf.Program `ebpf:"cgroup_attach_task"`
 	CgroupMkdir                   *ebpf.Program `ebpf:"cgroup_mkdir"`
 	CgroupRmdir                   *ebpf.Program `ebpf:"cgroup_rmdir"`
@@ -722,6 +735,7 @@ type bpfPrograms struct {
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
+		p.Ask,
 		p.CgroupAttachTask,
 		p.CgroupMkdir,
 		p.CgroupRmdir,

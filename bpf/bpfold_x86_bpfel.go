@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfOldMapAnswers                        = "answers"
 	bpfOldMapCgroups                        = "cgroups"
 	bpfOldMapConns                          = "conns"
 	bpfOldMapEvents                         = "events"
@@ -34,6 +35,7 @@ const (
 	bpfOldMapThreads                        = "threads"
 	bpfOldMapVerdicts                       = "verdicts"
 	bpfOldMapWorks                          = "works"
+	bpfOldProgAsk                           = "ask"
 	bpfOldProgCgroupAttachTask              = "cgroup_attach_task"
 	bpfOldProgCgroupMkdir                   = "cgroup_mkdir"
 	bpfOldProgCgroupRmdir                   = "cgroup_rmdir"
@@ -139,6 +141,7 @@ type bpfOldSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfOldProgramSpecs struct {
+	Ask                           *ebpf.ProgramSpec `ebpf:"ask"`
 	CgroupAttachTask              *ebpf.ProgramSpec `ebpf:"cgroup_attach_task"`
 	CgroupMkdir                   *ebpf.ProgramSpec `ebpf:"cgroup_mkdir"`
 	CgroupRmdir                   *ebpf.ProgramSpec `ebpf:"cgroup_rmdir"`
@@ -184,6 +187,7 @@ type bpfOldProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfOldMapSpecs struct {
+	Answers     *ebpf.MapSpec `ebpf:"answers"`
 	Cgroups     *ebpf.MapSpec `ebpf:"cgroups"`
 	Conns       *ebpf.MapSpec `ebpf:"conns"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
@@ -252,6 +256,7 @@ func (o *bpfOldObjects) Close() error {
 //
 // It can be passed to loadBpfOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfOldMaps struct {
+	Answers     *ebpf.Map `ebpf:"answers"`
 	Cgroups     *ebpf.Map `ebpf:"cgroups"`
 	Conns       *ebpf.Map `ebpf:"conns"`
 	Events      *ebpf.Map `ebpf:"events"`
@@ -274,6 +279,7 @@ type bpfOldMaps struct {
 
 func (m *bpfOldMaps) Close() error {
 	return _BpfOldClose(
+		m.Answers,
 		m.Cgroups,
 		m.Conns,
 		m.Events,
@@ -327,6 +333,7 @@ type bpfOldVariables struct {
 //
 // It can be passed to loadBpfOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfOldPrograms struct {
+	Ask                           *ebpf.Program `ebpf:"ask"`
 	CgroupAttachTask              *ebpf.Program `ebpf:"cgroup_attach_task"`
 	CgroupMkdir                   *ebpf.Program `ebpf:"cgroup_mkdir"`
 	CgroupRmdir                   *ebpf.Program `ebpf:"cgroup_rmdir"`
@@ -370,6 +377,7 @@ type bpfOldPrograms struct {
 
 func (p *bpfOldPrograms) Close() error {
 	return _BpfOldClose(
+		p.Ask,
 		p.CgroupAttachTask,
 		p.CgroupMkdir,
 		p.CgroupRmdir,

@@ -102,6 +102,8 @@ type Core struct {
 
 	reader    *ebpf.Memory
 	verdicts  *ebpf.Memory
+	counters  *ebpf.Memory
+	answer    *ebpf.Memory
 	stats     []Stat
 	statNames []string
 }
@@ -297,7 +299,7 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 		}
 	}
 	wanted := map[string]*ebpf.ProgramSpec{}
-	later := slices.Collect(maps.Values(c.onDemand))
+	later := append(slices.Collect(maps.Values(c.onDemand)), bpfProgAsk)
 	if hasTracepoint(kernel, bpfProgCgroupMkdir) {
 		later = append(later, ofCgroups...)
 	}
@@ -307,6 +309,11 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 		}
 	}
 	spec.Programs = wanted
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, fmt.Errorf("count the processors: %w", err)
+	}
+	spec.Maps[bpfMapStats].MaxEntries = uint32(cpus * statsPerCPU)
 	spec.Maps[bpfMapEvents].MaxEntries = uint32(powerOfTwo(max(cfg.RingBytes, os.Getpagesize())))
 	spec.Maps[bpfMapConns].MaxEntries = uint32(cfg.MaxConns)
 	spec.Maps[bpfMapTargets].MaxEntries = uint32(cfg.MaxTargets)
@@ -351,6 +358,12 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 	}
 	if c.verdicts, err = c.objects.Verdicts.Memory(); err != nil {
 		return nil, fmt.Errorf("map the verdicts: %w", err)
+	}
+	if c.counters, err = c.objects.Stats.Memory(); err != nil {
+		return nil, fmt.Errorf("map the counters: %w", err)
+	}
+	if c.answer, err = c.objects.Answers.Memory(); err != nil {
+		return nil, fmt.Errorf("map the answer's page: %w", err)
 	}
 	if c.events, err = ringbuf.NewReader(c.objects.Events); err != nil {
 		return nil, fmt.Errorf("open the event buffer: %w", err)
@@ -745,28 +758,35 @@ func (c *Core) Verdict(conn uint64, v VerdictKind) error {
 }
 
 // ConnState reads how far a connection is; ok is false if the kernel side does not follow it any more, or is about to
-// change it: it writes the time of bytes before their position, and the two must be of the same bytes.
-func (c *Core) ConnState(key, id uint64) (state Conn, ok bool) {
-	var before Conn
-	if c.objects.Conns.Lookup(key, &before) != nil || c.objects.Conns.Lookup(key, &state) != nil || state.Id != id {
+// change it. A program reads it, not a system call that looks into a map: see stats_map.h. One caller at a time.
+func (c *Core) ConnState(key, id uint64) (state Answer, ok bool) {
+	found, err := c.programs[bpfProgAsk].Run(&ebpf.RunOptions{Context: [2]uint64{key, id}})
+	if err != nil || found == 0 {
 		return state, false
 	}
-	return state, before.Id == id && before.Pos == state.Pos && before.Last == state.Last
+	b := make([]byte, binary.Size(state))
+	if _, err := c.answer.ReadAt(b, 0); err != nil {
+		return state, false
+	}
+	return *View[Answer](b), true
 }
 
 // Forget removes a connection that the kernel side cannot see ending.
 func (c *Core) Forget(key uint64) { _ = c.objects.Conns.Delete(key) }
 
+// statsPerCPU is STATS_PER_CPU of stats_map.h.
+const statsPerCPU = (int(bpfStatSTATS) + 7) &^ 7
+
 // Stats are the kernel side's counters by name (of enum stat, lower case).
 func (c *Core) Stats() (map[string]uint64, error) {
+	b := make([]byte, c.counters.Size())
+	if _, err := c.counters.ReadAt(b, 0); err != nil {
+		return nil, fmt.Errorf("read the counters: %w", err)
+	}
 	stats := make(map[string]uint64, len(c.stats))
-	var perCPU []uint64
-	for i, stat := range c.stats {
-		if err := c.objects.Stats.Lookup(uint32(stat), &perCPU); err != nil {
-			return nil, fmt.Errorf("read counter %s: %w", c.statNames[i], err)
-		}
-		for _, n := range perCPU {
-			stats[c.statNames[i]] += n
+	for cpu := 0; cpu < len(b); cpu += 8 * statsPerCPU {
+		for i, stat := range c.stats {
+			stats[c.statNames[i]] += binary.LittleEndian.Uint64(b[cpu+8*int(stat):])
 		}
 	}
 	return stats, nil

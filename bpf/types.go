@@ -20,7 +20,7 @@ type (
 	EventKind     = bpfEventKind
 	EndHow        = bpfEndHow
 	Stat          = bpfStat
-	Conn          = bpfConn
+	Answer        = bpfAnswer
 	Target        = bpfTarget
 	NodeLoop      = bpfNodeLoop
 	// Need is what the programs ask for, see AttachOnDemand.
