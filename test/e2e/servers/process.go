@@ -200,12 +200,17 @@ func Children(pid int) []int {
 // waitFor polls until ready, for there is no event that says that another program listens.
 func (p *Process) waitFor(t testing.TB, what string, ready func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(startTimeout); !ready(); {
+	for deadline := time.Now().Add(startTimeout); ; {
+		is := ready()
 		select {
-		case <-p.done:
+		case <-p.done: // another one may be what is ready
 			t.Fatalf("%s ended before it had %s; it wrote:\n%s", p.Cmd.Path, what, p.Tail())
-		case <-time.After(5 * time.Millisecond):
+		default:
 		}
+		if is {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
 		if time.Now().After(deadline) {
 			t.Fatalf("%s has not %s; it wrote:\n%s", p.Cmd.Path, what, p.Tail())
 		}
@@ -236,7 +241,10 @@ func (p *Process) waitChildren(t testing.TB, n int) []int {
 	return pids
 }
 
-// FreePort finds a port that nobody uses. It stays below the range from which the kernel takes the
+// given are the ports that FreePort has given away.
+var given sync.Map
+
+// FreePort finds a port that nobody uses, and never gives one twice. It stays below the range from which the kernel takes the
 // ports of outgoing connections, so that none of these takes it before the server does.
 func FreePort(t testing.TB) int {
 	t.Helper()
@@ -247,7 +255,9 @@ func FreePort(t testing.TB) int {
 			continue
 		}
 		listener.Close()
-		return port
+		if _, twice := given.LoadOrStore(port, true); !twice {
+			return port
+		}
 	}
 	t.Fatal("no port is free")
 	return 0
