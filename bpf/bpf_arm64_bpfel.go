@@ -154,6 +154,7 @@ const (
 	bpfEventKindEVENT_MOVED    bpfEventKind = 9
 	bpfEventKindEVENT_CGROUP   bpfEventKind = 10
 	bpfEventKindEVENT_HANDOFF  bpfEventKind = 11
+	bpfEventKindEVENT_JOB      bpfEventKind = 12
 )
 
 type bpfGoroutine struct {
@@ -191,6 +192,18 @@ type bpfImage struct {
 	Inode uint64
 	Dev   uint32
 	Pad   uint32
+}
+
+type bpfJobEvent struct {
+	_   structs.HostLayout
+	Hdr struct {
+		_    structs.HostLayout
+		Kind uint32
+		Tgid uint32
+		Time uint64
+	}
+	Call    uint64
+	Request uint64
 }
 
 type bpfNeed uint32
@@ -357,6 +370,15 @@ type bpfThread struct {
 	Pad         uint32
 	AcceptedKey uint64
 	Accepted    uint64
+	Serving     uint64
+	ServingKey  uint64
+	Call        uint64
+	CallKey     uint64
+	OnCpu       uint64
+	CallLoose   uint8
+	CallDone    uint8
+	Multiplexes uint8
+	Pad2        [5]uint8
 }
 
 type bpfVerdictKind uint32
@@ -428,6 +450,7 @@ const (
 	bpfProgSchedProcessExec              = "sched_process_exec"
 	bpfProgSchedProcessExit              = "sched_process_exit"
 	bpfProgSchedProcessFork              = "sched_process_fork"
+	bpfProgSchedWaking                   = "sched_waking"
 	bpfProgSockRecvLength                = "sock_recv_length"
 	bpfProgSockSendLength                = "sock_send_length"
 	bpfProgSysEnter                      = "sys_enter"
@@ -442,6 +465,7 @@ const (
 	bpfVarExportEventFlag                = "export_event_flag"
 	bpfVarExportEventKind                = "export_event_kind"
 	bpfVarExportHandoffEvent             = "export_handoff_event"
+	bpfVarExportJobEvent                 = "export_job_event"
 	bpfVarExportNeed                     = "export_need"
 	bpfVarExportProcessEvent             = "export_process_event"
 	bpfVarExportProgressEvent            = "export_progress_event"
@@ -537,6 +561,7 @@ type bpfProgramSpecs struct {
 	SchedProcessExec              *ebpf.ProgramSpec `ebpf:"sched_process_exec"`
 	SchedProcessExit              *ebpf.ProgramSpec `ebpf:"sched_process_exit"`
 	SchedProcessFork              *ebpf.ProgramSpec `ebpf:"sched_process_fork"`
+	SchedWaking                   *ebpf.ProgramSpec `ebpf:"sched_waking"`
 	SockRecvLength                *ebpf.ProgramSpec `ebpf:"sock_recv_length"`
 	SockSendLength                *ebpf.ProgramSpec `ebpf:"sock_send_length"`
 	SysEnter                      *ebpf.ProgramSpec `ebpf:"sys_enter"`
@@ -580,6 +605,7 @@ type bpfVariableSpecs struct {
 	ExportEventFlag     *ebpf.VariableSpec `ebpf:"export_event_flag"`
 	ExportEventKind     *ebpf.VariableSpec `ebpf:"export_event_kind"`
 	ExportHandoffEvent  *ebpf.VariableSpec `ebpf:"export_handoff_event"`
+	ExportJobEvent      *ebpf.VariableSpec `ebpf:"export_job_event"`
 	ExportNeed          *ebpf.VariableSpec `ebpf:"export_need"`
 	ExportProcessEvent  *ebpf.VariableSpec `ebpf:"export_process_event"`
 	ExportProgressEvent *ebpf.VariableSpec `ebpf:"export_progress_event"`
@@ -669,6 +695,7 @@ type bpfVariables struct {
 	ExportEventFlag     *ebpf.Variable `ebpf:"export_event_flag"`
 	ExportEventKind     *ebpf.Variable `ebpf:"export_event_kind"`
 	ExportHandoffEvent  *ebpf.Variable `ebpf:"export_handoff_event"`
+	ExportJobEvent      *ebpf.Variable `ebpf:"export_job_event"`
 	ExportNeed          *ebpf.Variable `ebpf:"export_need"`
 	ExportProcessEvent  *ebpf.Variable `ebpf:"export_process_event"`
 	ExportProgressEvent *ebpf.Variable `ebpf:"export_progress_event"`
@@ -726,6 +753,7 @@ type bpfPrograms struct {
 	SchedProcessExec              *ebpf.Program `ebpf:"sched_process_exec"`
 	SchedProcessExit              *ebpf.Program `ebpf:"sched_process_exit"`
 	SchedProcessFork              *ebpf.Program `ebpf:"sched_process_fork"`
+	SchedWaking                   *ebpf.Program `ebpf:"sched_waking"`
 	SockRecvLength                *ebpf.Program `ebpf:"sock_recv_length"`
 	SockSendLength                *ebpf.Program `ebpf:"sock_send_length"`
 	SysEnter                      *ebpf.Program `ebpf:"sys_enter"`
@@ -773,6 +801,7 @@ func (p *bpfPrograms) Close() error {
 		p.SchedProcessExec,
 		p.SchedProcessExit,
 		p.SchedProcessFork,
+		p.SchedWaking,
 		p.SockRecvLength,
 		p.SockSendLength,
 		p.SysEnter,

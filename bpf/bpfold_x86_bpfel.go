@@ -73,6 +73,7 @@ const (
 	bpfOldProgSchedProcessExec              = "sched_process_exec"
 	bpfOldProgSchedProcessExit              = "sched_process_exit"
 	bpfOldProgSchedProcessFork              = "sched_process_fork"
+	bpfOldProgSchedWaking                   = "sched_waking"
 	bpfOldProgSysEnter                      = "sys_enter"
 	bpfOldProgSysExit                       = "sys_exit"
 	bpfOldVarBlankConn                      = "blank_conn"
@@ -84,6 +85,7 @@ const (
 	bpfOldVarExportEventFlag                = "export_event_flag"
 	bpfOldVarExportEventKind                = "export_event_kind"
 	bpfOldVarExportHandoffEvent             = "export_handoff_event"
+	bpfOldVarExportJobEvent                 = "export_job_event"
 	bpfOldVarExportNeed                     = "export_need"
 	bpfOldVarExportProcessEvent             = "export_process_event"
 	bpfOldVarExportProgressEvent            = "export_progress_event"
@@ -179,6 +181,7 @@ type bpfOldProgramSpecs struct {
 	SchedProcessExec              *ebpf.ProgramSpec `ebpf:"sched_process_exec"`
 	SchedProcessExit              *ebpf.ProgramSpec `ebpf:"sched_process_exit"`
 	SchedProcessFork              *ebpf.ProgramSpec `ebpf:"sched_process_fork"`
+	SchedWaking                   *ebpf.ProgramSpec `ebpf:"sched_waking"`
 	SysEnter                      *ebpf.ProgramSpec `ebpf:"sys_enter"`
 	SysExit                       *ebpf.ProgramSpec `ebpf:"sys_exit"`
 }
@@ -221,6 +224,7 @@ type bpfOldVariableSpecs struct {
 	ExportEventFlag     *ebpf.VariableSpec `ebpf:"export_event_flag"`
 	ExportEventKind     *ebpf.VariableSpec `ebpf:"export_event_kind"`
 	ExportHandoffEvent  *ebpf.VariableSpec `ebpf:"export_handoff_event"`
+	ExportJobEvent      *ebpf.VariableSpec `ebpf:"export_job_event"`
 	ExportNeed          *ebpf.VariableSpec `ebpf:"export_need"`
 	ExportProcessEvent  *ebpf.VariableSpec `ebpf:"export_process_event"`
 	ExportProgressEvent *ebpf.VariableSpec `ebpf:"export_progress_event"`
@@ -314,6 +318,7 @@ type bpfOldVariables struct {
 	ExportEventFlag     *ebpf.Variable `ebpf:"export_event_flag"`
 	ExportEventKind     *ebpf.Variable `ebpf:"export_event_kind"`
 	ExportHandoffEvent  *ebpf.Variable `ebpf:"export_handoff_event"`
+	ExportJobEvent      *ebpf.Variable `ebpf:"export_job_event"`
 	ExportNeed          *ebpf.Variable `ebpf:"export_need"`
 	ExportProcessEvent  *ebpf.Variable `ebpf:"export_process_event"`
 	ExportProgressEvent *ebpf.Variable `ebpf:"export_progress_event"`
@@ -371,6 +376,7 @@ type bpfOldPrograms struct {
 	SchedProcessExec              *ebpf.Program `ebpf:"sched_process_exec"`
 	SchedProcessExit              *ebpf.Program `ebpf:"sched_process_exit"`
 	SchedProcessFork              *ebpf.Program `ebpf:"sched_process_fork"`
+	SchedWaking                   *ebpf.Program `ebpf:"sched_waking"`
 	SysEnter                      *ebpf.Program `ebpf:"sys_enter"`
 	SysExit                       *ebpf.Program `ebpf:"sys_exit"`
 }
@@ -415,6 +421,7 @@ func (p *bpfOldPrograms) Close() error {
 		p.SchedProcessExec,
 		p.SchedProcessExit,
 		p.SchedProcessFork,
+		p.SchedWaking,
 		p.SysEnter,
 		p.SysExit,
 	)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/bits"
 	"math/rand/v2"
@@ -95,6 +96,9 @@ type Core struct {
 	tracefs   bool // it was mounted for this core
 	events    *ringbuf.Reader
 	processes *ringbuf.Reader
+
+	jobs        link.Link // that tells of them, while followsJobs is not 0
+	followsJobs int
 
 	stopProcesses [2]*os.File // a pipe; its read end is readable after Stop
 	processesMu   sync.Mutex
@@ -299,7 +303,7 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 		}
 	}
 	wanted := map[string]*ebpf.ProgramSpec{}
-	later := append(slices.Collect(maps.Values(c.onDemand)), bpfProgAsk)
+	later := append(slices.Collect(maps.Values(c.onDemand)), bpfProgAsk, bpfProgSchedWaking)
 	if hasTracepoint(kernel, bpfProgCgroupMkdir) {
 		later = append(later, ofCgroups...)
 	}
@@ -688,6 +692,35 @@ func (c *Core) FollowCgroups() error {
 	}
 	return nil
 }
+
+// FollowJobs has a JobEvent come when a thread has ended what another one waits for, until what it returns is closed.
+func (c *Core) FollowJobs() (io.Closer, error) {
+	c.linksMu.Lock()
+	defer c.linksMu.Unlock()
+	if c.followsJobs == 0 {
+		l, err := link.AttachTracing(link.TracingOptions{Program: c.programs[bpfProgSchedWaking], AttachType: ebpf.AttachTraceRawTp})
+		if err != nil {
+			return nil, fmt.Errorf("attach to sched_waking: %w", explain(err))
+		}
+		c.jobs = l
+	}
+	c.followsJobs++
+	return closer(sync.OnceValue(c.stopFollowingJobs)), nil
+}
+
+func (c *Core) stopFollowingJobs() error {
+	c.linksMu.Lock()
+	defer c.linksMu.Unlock()
+	if c.followsJobs--; c.followsJobs > 0 {
+		return nil
+	}
+	return c.jobs.Close()
+}
+
+// closer makes a function an io.Closer.
+type closer func() error
+
+func (f closer) Close() error { return f() }
 
 // WatchCgroup has every process watched, or not, that executes a program in a control group of the cgroup2 hierarchy,
 // or is moved into it; for those below it this holds as far as nothing else is said of them. id is that of its folder's inode.

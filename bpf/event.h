@@ -20,6 +20,7 @@ enum event_kind {
 	EVENT_MOVED,  /* struct process_event: a process was moved to another control group */
 	EVENT_CGROUP, /* struct process_event: there is another control group of the cgroup2 hierarchy */
 	EVENT_HANDOFF, /* struct handoff_event: a task has done something for a request that another one serves */
+	EVENT_JOB, /* struct job_event: a thread has ended what another one waits for, that serves a request */
 };
 
 enum direction {
@@ -120,6 +121,12 @@ struct end_event {
 struct handoff_event {
 	struct event_header hdr;
 	u64 task;    /* goroutine id of who did it */
+	u64 request; /* that which the one who waited for it serves */
+};
+
+struct job_event {
+	struct event_header hdr;
+	u64 call;    /* the last one that the thread has made; nobody knows for whom */
 	u64 request; /* that which the one who waited for it serves */
 };
 

@@ -13,6 +13,7 @@
 #include "conn_map.h"
 #include "goroutine_map.h"
 #include "http1.h"
+#include "job.h"
 #include "syscall.h"
 #include "task_map.h"
 #include "thread_map.h"
@@ -638,6 +639,9 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 				task_answers(io->tgid, task, io->key, c->id);
 		}
 	}
+
+	if (start && c->protocol == PROTOCOL_HTTP1 && !io->uring && !(target->flags & TARGET_GO))
+		job_step(thread, current_task(), c, io->key, t->asks, dir);
 
 	/* Who reads a request works for it; who reads an answer goes on with what the call was made for. */
 	if (dir == DIR_INGRESS && c->protocol == PROTOCOL_HTTP1) {

@@ -12,6 +12,7 @@
 #include "event.h"
 #include "choice_map.h"
 #include "functions.h"
+#include "job.h"
 #include "tracepoints.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -21,6 +22,7 @@ const struct conn_event *export_conn_event __attribute__((unused));
 const struct data_event *export_data_event __attribute__((unused));
 const struct progress_event *export_progress_event __attribute__((unused));
 const struct end_event *export_end_event __attribute__((unused));
+const struct job_event *export_job_event __attribute__((unused));
 const struct handoff_event *export_handoff_event __attribute__((unused));
 const struct process_event *export_process_event __attribute__((unused));
 const enum event_kind *export_event_kind __attribute__((unused));
@@ -257,6 +259,18 @@ int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup)
 
 	if (!cgroup->root->hierarchy_id)
 		bpf_map_delete_elem(&cgroups, &id);
+	return 0;
+}
+
+/* Attached where processes make calls for nobody knows whom. */
+SEC("tp_btf/sched_waking")
+int BPF_PROG(sched_waking, struct task_struct *woken)
+{
+	struct task_struct *task = current_task();
+	u32 tgid = woken->tgid;
+
+	if (tgid == (u32)(bpf_get_current_pid_tgid() >> 32) && target_of(tgid))
+		job_wakes(task, woken);
 	return 0;
 }
 

@@ -28,6 +28,16 @@ struct thread {
 	/* The connection that it has accepted, until it makes a task: */
 	u64 accepted_key;
 	u64 accepted; /* id; 0: none */
+	/* What job.h knows: */
+	u64 serving;	 /* the request that it has read and that is not answered; 0: none */
+	u64 serving_key; /* of its connection */
+	u64 call;	 /* id of the call that it has made last; 0: none, or who waited for it is told */
+	u64 call_key;	 /* of its connection */
+	u64 on_cpu;	 /* when it had come to its processor then: task_struct.sched_info.last_arrival */
+	u8 call_loose;	 /* nobody knows for whom it was made */
+	u8 call_done;	 /* its answer has begun */
+	u8 multiplexes;	 /* it was seen to have two requests or two calls under way: an event loop's */
+	u8 pad2[5];
 };
 
 #ifdef OLD_KERNEL /* before 5.11 */
@@ -66,6 +76,12 @@ static __always_inline struct thread *thread_get(struct task_struct *task)
 		count(STAT_THREADS_FULL);
 	return bpf_map_lookup_elem(&threads, &tid);
 }
+
+/* thread_find is of any task; 0: it has done nothing yet. */
+static __always_inline struct thread *thread_find(struct task_struct *task, u32 tid)
+{
+	return bpf_map_lookup_elem(&threads, &tid);
+}
 #else
 /* Added when a watched thread does I/O, removed by the kernel with the thread. */
 struct {
@@ -98,6 +114,11 @@ static __always_inline struct thread *thread_get(struct task_struct *task)
 	if (!thread)
 		count(STAT_THREADS_FULL);
 	return thread;
+}
+
+static __always_inline struct thread *thread_find(struct task_struct *task, u32 tid)
+{
+	return bpf_task_storage_get(&threads, task, 0, 0);
 }
 #endif
 

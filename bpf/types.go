@@ -17,6 +17,7 @@ type (
 	EndEvent      = bpfEndEvent
 	ProcessEvent  = bpfProcessEvent
 	HandoffEvent  = bpfHandoffEvent
+	JobEvent      = bpfJobEvent
 	EventKind     = bpfEventKind
 	EndHow        = bpfEndHow
 	Stat          = bpfStat
@@ -45,6 +46,7 @@ const (
 	EventListen   = bpfEventKindEVENT_LISTEN
 	EventHandoff  = bpfEventKindEVENT_HANDOFF
 	EventMoved    = bpfEventKindEVENT_MOVED
+	EventJob      = bpfEventKindEVENT_JOB
 	EventCgroup   = bpfEventKindEVENT_CGROUP
 )
 

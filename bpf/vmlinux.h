@@ -271,6 +271,10 @@ struct thread_struct {
 };
 #endif
 
+struct sched_info {
+	unsigned long long last_arrival;
+};
+
 struct task_struct {
 #if defined(__TARGET_ARCH_x86)
 	struct thread_struct thread;
@@ -283,6 +287,7 @@ struct task_struct {
 	struct files_struct *files;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
+	struct sched_info sched_info;
 };
 
 struct page {

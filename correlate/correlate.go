@@ -211,12 +211,8 @@ func (c *Correlator) begin(s *span.Span) {
 	if s.Kind == trace.SpanKindClient && !(process.goroutines && ev.CauseSource == span.SourceThread) {
 		n.setParent(c.cause(s), ev.CauseSource)
 	}
-	if s.Kind == trace.SpanKindClient && n.parent == nil && process.goroutines && ev.Task != 0 {
-		process.looseCall(n, ev.Task)
-		if process.serves && process.orphans >= enoughOrphans && !process.asked {
-			process.asked = true
-			c.wanting = append(c.wanting, ev.PID)
-		}
+	if s.Kind == trace.SpanKindClient && n.parent == nil && process.looseCall(n, ev.Task, c.mover) {
+		c.wanting = append(c.wanting, ev.PID)
 	}
 	if c.mover != nil && process.byThread(s) {
 		c.mover.process = process

@@ -17,16 +17,32 @@ const (
 	maxJobCalls = 64
 )
 
-// looseCall remembers a call of a goroutine for nobody knows whom: who waits for the goroutine may tell.
-func (p *process) looseCall(n *node, task uint64) {
-	if p.jobs == nil || len(p.jobs) >= maxJobs {
-		p.jobs = map[uint64][]ref{}
-	}
-	if len(p.jobs[task]) < maxJobCalls {
-		p.jobs[task] = append(p.jobs[task], refer(n))
+// looseCall remembers a call for nobody knows whom: who waits for the goroutine, or for the thread, may tell. It says whether
+// now is the time to ask for the process's hand-offs.
+func (p *process) looseCall(n *node, task uint64, t *thread) bool {
+	switch {
+	case !p.goroutines:
+		if p.chains || t != nil && t.loop {
+			return false
+		}
 		n.job = true
+	case task == 0:
+		return false
+	default:
+		if p.jobs == nil || len(p.jobs) >= maxJobs {
+			p.jobs = map[uint64][]ref{}
+		}
+		if len(p.jobs[task]) < maxJobCalls {
+			p.jobs[task] = append(p.jobs[task], refer(n))
+			n.job = true
+		}
 	}
 	p.orphans++
+	if !p.serves || p.orphans < enoughOrphans || p.asked {
+		return false
+	}
+	p.asked = true
+	return true
 }
 
 // HandOff says that a goroutine has given to another one, which serves a request, what that waited for: the end of a job that
@@ -55,6 +71,32 @@ func (c *Correlator) HandOff(pid uint32, task uint64, request trace.SpanID) {
 		}
 	}
 }
+
+// Job says that a thread whose last call is answered has ended what another thread waits for, that serves a request: the call was
+// for it. Wrong where the other waits for something else that the thread lets go of, a lock that it has held all the while;
+// and where threads both do jobs and answer requests: not believed of one that was seen to.
+func (c *Correlator) Job(pid uint32, call, request trace.SpanID) {
+	p, n := c.processes[pid], c.nodes[call]
+	if p == nil {
+		return
+	}
+	p.handsOver = true
+	if n == nil || n.kind != trace.SpanKindClient || n.parent != nil || n.state != underWay && n.state != adrift {
+		return
+	}
+	n.job = false
+	parent := c.nodes[request]
+	if parent != nil && parent.kind == trace.SpanKindServer && parent.end == 0 && n.start >= parent.start &&
+		!n.thread.ownWork() && (parent.thread == nil || !parent.thread.loop) {
+		n.setParent(parent, span.SourceHandOff)
+	}
+	if n.state == adrift && !n.mayBeClaimed() {
+		c.stopDrifting(n)
+	}
+}
+
+// ownWork says that a thread does more than jobs for others.
+func (t *thread) ownWork() bool { return t != nil && (t.loop || t.writes) }
 
 // Wanting are the processes, since the last call, whose hand-offs would tell for whom they make calls.
 func (c *Correlator) Wanting() []uint32 {

@@ -303,6 +303,9 @@ func (c *Correlator) claim(t *thread, request *node) {
 	t.writes = t.writes || request != nil
 	for _, r := range t.loose {
 		call := r.get()
+		if call != nil && call.source == span.SourceHandOff && request != nil && call.parent != request {
+			call.refused = true // the rules disagree
+		}
 		if call == nil || call.state != adrift {
 			continue
 		}

@@ -36,6 +36,8 @@ type Sink interface {
 	Alias(trace.SpanID, *span.Span)
 	// HandOff says that a task has done something for a request that another one serves.
 	HandOff(pid uint32, task uint64, request trace.SpanID)
+	// Job says that the last that a thread has done, a call, was for a request that another one serves.
+	Job(pid uint32, call, request trace.SpanID)
 	// Moved is called with each chunk, before its decoder.
 	Moved(pid, tid uint32, conn uint64, dir uint8)
 }
@@ -162,9 +164,15 @@ func (c *Conns) Handle(record []byte) {
 		}
 	case bpf.EventHandoff:
 		if e := bpf.View[bpf.HandoffEvent](record); e != nil {
-			var request trace.SpanID
-			binary.BigEndian.PutUint64(request[:], e.Request)
-			c.sink.HandOff(e.Hdr.Tgid, e.Task, request)
+			c.sink.HandOff(e.Hdr.Tgid, e.Task, spanID(e.Request))
+		} else {
+			c.stats.Malformed++
+		}
+	case bpf.EventJob:
+		if e := bpf.View[bpf.JobEvent](record); e != nil {
+			c.sink.Job(e.Hdr.Tgid, spanID(e.Call), spanID(e.Request))
+		} else {
+			c.stats.Malformed++
 		}
 	case bpf.EventExec: // it says where in the order of events it was; who reads them knows the rest
 	case bpf.EventExit:
@@ -285,7 +293,7 @@ func (c *Conns) data(record []byte) {
 	if ch.Dir == Egress && ch.Total <= 64<<10 {
 		ch.End = ch.Begin
 	}
-	binary.BigEndian.PutUint64(ch.ID[:], e.Request)
+	ch.ID = spanID(e.Request)
 	ch.Named = e.Flags&bpf.FlagNamed != 0
 	ch.Lost = e.Flags&bpf.FlagLost != 0
 	ch.Unreadable = e.Flags&bpf.FlagUnreadable != 0
@@ -296,7 +304,7 @@ func (c *Conns) data(record []byte) {
 		Conn:      e.Conn, Seq: e.Seq, HasSeq: e.Flags&bpf.FlagHasSeq != 0,
 	}
 	if e.Cause != 0 {
-		binary.BigEndian.PutUint64(ev.Cause[:], e.Cause)
+		ev.Cause = spanID(e.Cause)
 		switch {
 		case e.Flags&bpf.FlagCauseGoroutine != 0:
 			ev.CauseSource = span.SourceGoroutine
@@ -556,6 +564,12 @@ func (c *Conns) finish(k *conn, how End, t int64) {
 // oldestFirst is the connections in an order that a replay repeats.
 func oldestFirst(conns iter.Seq[*conn]) []*conn {
 	return slices.SortedFunc(conns, func(a, b *conn) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+// spanID is the span that the kernel side knows by a number.
+func spanID(n uint64) (id trace.SpanID) {
+	binary.BigEndian.PutUint64(id[:], n)
+	return id
 }
 
 // exit ends the connections of a process that the kernel side will not see ending by themselves.

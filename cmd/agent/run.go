@@ -561,19 +561,19 @@ func (a *agent) followHandOffs(pid uint32) {
 	if t == nil {
 		return
 	}
-	runtime, ok := a.runtimes[t.Language].(handOffProbe)
-	if !ok {
-		return
+	follow := func(*discovery.Target) (io.Closer, error) { return a.core.FollowJobs() }
+	if runtime, ok := a.runtimes[t.Language].(handOffProbe); ok {
+		follow = runtime.AttachHandOffs
 	}
 	a.attached.Go(func() {
-		probe, err := runtime.AttachHandOffs(t)
+		probe, err := follow(t)
 		switch {
 		case errors.Is(err, discovery.ErrGone):
 		case err != nil:
-			a.log.Warn("calls that this process makes in pools of goroutines have no parent", zap.Uint32("pid", pid),
+			a.log.Warn("calls that this process makes in pools have no parent", zap.Uint32("pid", pid),
 				zap.String("service", t.Service), zap.Error(err))
 		case probe != nil:
-			a.log.Info("a process makes calls in goroutines that serve no request: what they hand over is followed",
+			a.log.Info("a process makes calls in threads or goroutines that serve no request: who waits for them is followed",
 				zap.Uint32("pid", pid), zap.String("service", t.Service))
 			a.keep(t, probe)
 		}
