@@ -202,8 +202,10 @@ type bpfJobEvent struct {
 		Tgid uint32
 		Time uint64
 	}
-	Call    uint64
-	Request uint64
+	Call      uint64
+	Request   uint64
+	Unclaimed uint32
+	Pad       uint32
 }
 
 type bpfNeed uint32
@@ -378,7 +380,8 @@ type bpfThread struct {
 	CallLoose   uint8
 	CallDone    uint8
 	Multiplexes uint8
-	Pad2        [5]uint8
+	Pad2        uint8
+	Unclaimed   uint32
 }
 
 type bpfVerdictKind uint32

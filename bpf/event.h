@@ -128,6 +128,8 @@ struct job_event {
 	struct event_header hdr;
 	u64 call;    /* the last one that the thread has made; nobody knows for whom */
 	u64 request; /* that which the one who waited for it serves */
+	u32 unclaimed; /* such calls that the thread has made before, since its last event, and nobody seemed to wait for */
+	u32 pad;
 };
 
 struct process_event {

@@ -38,6 +38,8 @@ static __always_inline void job_step(struct thread *thread, struct task_struct *
 	} else if (asks) {
 		if (!thread->call_done && is_under_way(thread->call, thread->call_key))
 			thread->multiplexes = 1;
+		else if (thread->call && thread->call_loose)
+			thread->unclaimed++;
 		thread->call = c->request;
 		thread->call_key = key;
 		thread->call_done = 0;
@@ -79,6 +81,9 @@ static __always_inline void job_wakes(struct task_struct *task, struct task_stru
 	e->hdr = header(EVENT_JOB, woken->tgid, bpf_ktime_get_ns());
 	e->call = thread->call;
 	e->request = other->serving;
+	e->unclaimed = thread->unclaimed;
+	e->pad = 0;
+	thread->unclaimed = 0;
 	thread->call = 0;
 	submit(e);
 }

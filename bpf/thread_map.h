@@ -37,7 +37,8 @@ struct thread {
 	u8 call_loose;	 /* nobody knows for whom it was made */
 	u8 call_done;	 /* its answer has begun */
 	u8 multiplexes;	 /* it was seen to have two requests or two calls under way: an event loop's */
-	u8 pad2[5];
+	u8 pad2;
+	u32 unclaimed; /* calls that were loose and done when the next one was made */
 };
 
 #ifdef OLD_KERNEL /* before 5.11 */

@@ -84,6 +84,9 @@ type node struct {
 	refused    bool     // its parent is not believed
 	confidence float64  // of an inferred parent
 	server     *process // of a request that is under way, where parents may be inferred
+	lastJob    ref      // of a request: the job's call that someone who serves it has waited for last
+	responds   bool     // its response has begun
+	ended      *process // of a job's call that someone has waited for: whose threads do such jobs
 	job        bool     // who waits for the goroutine that made the call may still tell for whom
 	kind       trace.SpanKind
 	state      state
@@ -229,6 +232,9 @@ func (c *Correlator) begin(s *span.Span) {
 // answered takes note of who read or wrote the first of an answer.
 func (c *Correlator) answered(s *span.Span) {
 	n := c.nodes[s.ID]
+	if n != nil {
+		n.responds = true
+	}
 	if n == nil || n.span != s || c.mover == nil || !c.process(s.Evidence.PID, s.Target).byThread(s) {
 		return
 	}

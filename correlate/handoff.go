@@ -15,6 +15,10 @@ const (
 	// maxJobs bounds the goroutines of a process of which such calls are remembered, and maxJobCalls those of one.
 	maxJobs     = 4096
 	maxJobCalls = 64
+	// jobsOfLate is of how many calls it is known whether someone has waited for them, and trustJobs the share of those for
+	// which someone did, from which on all of a process's hand-offs are believed.
+	jobsOfLate = 64
+	trustJobs  = 0.9
 )
 
 // looseCall remembers a call for nobody knows whom: who waits for the goroutine, or for the thread, may tell. It says whether
@@ -73,14 +77,22 @@ func (c *Correlator) HandOff(pid uint32, task uint64, request trace.SpanID) {
 }
 
 // Job says that a thread whose last call is answered has ended what another thread waits for, that serves a request: the call was
-// for it. Wrong where the other waits for something else that the thread lets go of, a lock that it has held all the while;
-// and where threads both do jobs and answer requests: not believed of one that was seen to.
-func (c *Correlator) Job(pid uint32, call, request trace.SpanID) {
+// for it. unclaimed is of how many of the thread's calls before, since the last such event, nothing such was seen.
+//
+// Wrong where the other waits for something else that the thread lets go of: a lock for which it has queued since before the call
+// was made. Such a wake-up is not the last one before the other responds. So all are believed only in a process in which
+// someone waits for nearly every job; else the last one before the response. And it is wrong where threads both do jobs and
+// answer requests: not believed of one that was seen to.
+func (c *Correlator) Job(pid uint32, call, request trace.SpanID, unclaimed int) {
 	p, n := c.processes[pid], c.nodes[call]
 	if p == nil {
 		return
 	}
 	p.handsOver = true
+	for range min(unclaimed, jobsOfLate) {
+		p.claimed -= p.claimed / jobsOfLate
+	}
+	p.claimed += (1 - p.claimed) / jobsOfLate
 	if n == nil || n.kind != trace.SpanKindClient || n.parent != nil || n.state != underWay && n.state != adrift {
 		return
 	}
@@ -88,11 +100,22 @@ func (c *Correlator) Job(pid uint32, call, request trace.SpanID) {
 	parent := c.nodes[request]
 	if parent != nil && parent.kind == trace.SpanKindServer && parent.end == 0 && n.start >= parent.start &&
 		!n.thread.ownWork() && (parent.thread == nil || !parent.thread.loop) {
-		n.setParent(parent, span.SourceHandOff)
+		if n.setParent(parent, span.SourceHandOff); !parent.responds {
+			parent.lastJob = refer(n)
+		}
+		n.ended = p
 	}
 	if n.state == adrift && !n.mayBeClaimed() {
 		c.stopDrifting(n)
 	}
+}
+
+// judgeJob says whether a call holds its parent that a thread made in a job for another.
+func (n *node) judgeJob() verdict {
+	if n.ended.claimed >= trustJobs || n.parent.lastJob.get() == n {
+		return believed
+	}
+	return refused
 }
 
 // ownWork says that a thread does more than jobs for others.

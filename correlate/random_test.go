@@ -80,7 +80,9 @@ func absurd(t *testing.T, seed uint64) []string {
 		switch rng.IntN(17) {
 		case 16:
 			if len(open) > 0 {
-				g.HandOff(uint32(1+rng.IntN(2)), uint64(rng.IntN(4)), open[rng.IntN(len(open))].ID)
+				request := open[rng.IntN(len(open))].ID
+				g.HandOff(uint32(1+rng.IntN(2)), uint64(rng.IntN(4)), request)
+				g.Job(uint32(1+rng.IntN(2)), open[rng.IntN(len(open))].ID, request, rng.IntN(3))
 			}
 		case 12, 13, 14:
 			g.Moved(uint32(rng.IntN(3)), uint32(rng.IntN(3)), uint64(rng.IntN(8)), uint8(rng.IntN(2)))

@@ -36,8 +36,9 @@ type Sink interface {
 	Alias(trace.SpanID, *span.Span)
 	// HandOff says that a task has done something for a request that another one serves.
 	HandOff(pid uint32, task uint64, request trace.SpanID)
-	// Job says that the last that a thread has done, a call, was for a request that another one serves.
-	Job(pid uint32, call, request trace.SpanID)
+	// Job says that a thread whose last call is answered has ended what another one waits for, that serves a request; unclaimed is
+	// of how many of its calls before it nothing such was seen.
+	Job(pid uint32, call, request trace.SpanID, unclaimed int)
 	// Moved is called with each chunk, before its decoder.
 	Moved(pid, tid uint32, conn uint64, dir uint8)
 }
@@ -170,7 +171,7 @@ func (c *Conns) Handle(record []byte) {
 		}
 	case bpf.EventJob:
 		if e := bpf.View[bpf.JobEvent](record); e != nil {
-			c.sink.Job(e.Hdr.Tgid, spanID(e.Call), spanID(e.Request))
+			c.sink.Job(e.Hdr.Tgid, spanID(e.Call), spanID(e.Request), int(e.Unclaimed))
 		} else {
 			c.stats.Malformed++
 		}

@@ -77,8 +77,8 @@ func (b *bench) Alias(id trace.SpanID, s *span.Span) { b.note("alias %v of %v", 
 
 func (*bench) HandOff(uint32, uint64, trace.SpanID) {}
 
-func (b *bench) Job(pid uint32, call, request trace.SpanID) {
-	b.note("job of %d: %v for %v", pid, call, request)
+func (b *bench) Job(pid uint32, call, request trace.SpanID, unclaimed int) {
+	b.note("job of %d: %v for %v, %d unclaimed", pid, call, request, unclaimed)
 }
 
 func (b *bench) Moved(uint32, uint32, uint64, uint8) {}
@@ -1001,7 +1001,9 @@ func (s sink) ConnGone(id uint64)                                    { s.c.ConnG
 func (s sink) Add(sp *span.Span)                                     { s.c.Add(sp) }
 func (s sink) HandOff(pid uint32, task uint64, request trace.SpanID) { s.c.HandOff(pid, task, request) }
 
-func (s sink) Job(pid uint32, call, request trace.SpanID) { s.c.Job(pid, call, request) }
+func (s sink) Job(pid uint32, call, request trace.SpanID, unclaimed int) {
+	s.c.Job(pid, call, request, unclaimed)
+}
 
 func (s sink) Moved(pid, tid uint32, conn uint64, dir uint8) { s.c.Moved(pid, tid, conn, dir) }
 func (s sink) Alias(id trace.SpanID, sp *span.Span)          { s.c.Alias(id, sp) }

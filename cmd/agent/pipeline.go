@@ -196,7 +196,9 @@ func (p *pipeline) Add(s *span.Span) {
 
 func (p *pipeline) Moved(pid, tid uint32, conn uint64, dir uint8) { p.corr.Moved(pid, tid, conn, dir) }
 
-func (p *pipeline) Job(pid uint32, call, request trace.SpanID) { p.corr.Job(pid, call, request) }
+func (p *pipeline) Job(pid uint32, call, request trace.SpanID, unclaimed int) {
+	p.corr.Job(pid, call, request, unclaimed)
+}
 
 func (p *pipeline) HandOff(pid uint32, task uint64, request trace.SpanID) {
 	p.corr.HandOff(pid, task, request)
