@@ -70,7 +70,7 @@ static __always_inline struct conn *conn_of(const struct io *io, struct target *
 	if (io->tcp)
 		flags = moved_before(io, dir) ? CONN_ESTABLISHED : 0;
 	c = conn_add(io->key, io->inode, io->tgid, flags);
-	if (!c && http1_request(first_bytes(io)))
+	if (!c && is_request(first_bytes(io)))
 		__sync_fetch_and_add(&target->map_full, 1);
 	return c;
 }

@@ -311,6 +311,9 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 		if wanted[name] = spec.Programs[name]; wanted[name] == nil {
 			return nil, fmt.Errorf("%s: this kernel is too old for it", w)
 		}
+		if p := wanted[name]; p.Type == ebpf.Tracing && p.AttachType == ebpf.AttachTraceRawTp && !hasTracepoint(kernel, p.AttachTo) {
+			return nil, fmt.Errorf("%s: this kernel has no tracepoint %s", w, p.AttachTo)
+		}
 	}
 	spec.Programs = wanted
 	cpus, err := ebpf.PossibleCPU()

@@ -595,7 +595,7 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 		bool request, response;
 
 		word = first_bytes(io);
-		request = http1_request(word);
+		request = is_request(word);
 		/* A request's line ends with what a response's begins with, and may come in pieces. */
 		response = (turn || c->role == answers) && http1_response(word);
 		if (c->protocol == PROTOCOL_UNKNOWN && (request || response)) {

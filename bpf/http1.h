@@ -31,6 +31,18 @@ static __always_inline bool http1_response(u64 word)
 	return FIRST(word, 7) == WORD('H', 'T', 'T', 'P', '/', '1', '.', 0);
 }
 
+/* FastCGI 1.0, section 8: version 1, the beginning of a request (1), any id, a body of 8 bytes, no padding. It carries HTTP, and
+ * takes turns as HTTP does: to the kernel side it is the same. */
+static __always_inline bool fastcgi_request(u64 word)
+{
+	return (word & ~WORD(0, 0, 0xff, 0xff, 0, 0, 0, 0)) == WORD(1, 1, 0, 0, 0, 8, 0, 0);
+}
+
+static __always_inline bool is_request(u64 word)
+{
+	return http1_request(word) || fastcgi_request(word);
+}
+
 /* n, but no more than max: said in a way that the verifier follows, whatever the compiler has proved. */
 static __always_inline u64 at_most(u64 n, const u32 max)
 {

@@ -119,6 +119,18 @@ func (c *Correlator) Moved(pid, tid uint32, conn uint64, dir uint8) {
 	}
 }
 
+// PeerEnded says that the process has read that no more will come on a connection. It is a part of the answer, if one has come on it: the
+// end of it, or what the process waited for before it went on.
+func (c *Correlator) PeerEnded(conn uint64) {
+	call := c.answering[conn].get()
+	if call == nil || call.thread == nil {
+		return
+	}
+	if t := call.thread; t.now.conn != conn || t.now.dir != 0 {
+		t.before, t.now = t.now, move{conn: conn, role: answerRead, of: refer(call)}
+	}
+}
+
 // began takes note of what the bytes that move are the beginning of.
 func (t *thread) began(r role, n *node) {
 	t.now.role, t.now.of = r, refer(n)

@@ -85,6 +85,9 @@ func absurd(t *testing.T, seed uint64) []string {
 				g.Job(uint32(1+rng.IntN(2)), open[rng.IntN(len(open))].ID, request, rng.IntN(3))
 			}
 		case 12, 13, 14:
+			if rng.IntN(4) == 0 {
+				g.PeerEnded(uint64(rng.IntN(8)))
+			}
 			g.Moved(uint32(rng.IntN(3)), uint32(rng.IntN(3)), uint64(rng.IntN(8)), uint8(rng.IntN(2)))
 		case 15:
 			if len(open) > 0 {

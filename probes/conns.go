@@ -39,6 +39,8 @@ type Sink interface {
 	// Job says that a thread whose last call is answered has ended what another one waits for, that serves a request; unclaimed is
 	// of how many of its calls before it nothing such was seen.
 	Job(pid uint32, call, request trace.SpanID, unclaimed int)
+	// PeerEnded says that a process has read that its peer will send no more; after what the decoder makes of it.
+	PeerEnded(conn uint64)
 	// Moved is called with each chunk, before its decoder.
 	Moved(pid, tid uint32, conn uint64, dir uint8)
 }
@@ -532,6 +534,9 @@ func (c *Conns) end(e *bpf.EndEvent) {
 		}
 	}
 	c.finish(k, End(e.How), t)
+	if End(e.How) == PeerClosed {
+		c.sink.PeerEnded(k.ID)
+	}
 }
 
 // lost tells the decoder of a loss that no chunk tells: nothing is to be concluded from what seems missing.

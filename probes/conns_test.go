@@ -75,6 +75,8 @@ func (b *bench) Conn(c probes.ConnInfo)              { b.note("conn %d", c.ID) }
 func (b *bench) ConnGone(id uint64)                  { b.note("gone %d", id) }
 func (b *bench) Alias(id trace.SpanID, s *span.Span) { b.note("alias %v of %v", id, s.ID) }
 
+func (*bench) PeerEnded(uint64) {}
+
 func (*bench) HandOff(uint32, uint64, trace.SpanID) {}
 
 func (b *bench) Job(pid uint32, call, request trace.SpanID, unclaimed int) {
@@ -1000,6 +1002,8 @@ func (s sink) Conn(c probes.ConnInfo)                                { s.c.Conn(
 func (s sink) ConnGone(id uint64)                                    { s.c.ConnGone(id) }
 func (s sink) Add(sp *span.Span)                                     { s.c.Add(sp) }
 func (s sink) HandOff(pid uint32, task uint64, request trace.SpanID) { s.c.HandOff(pid, task, request) }
+
+func (s sink) PeerEnded(conn uint64) { s.c.PeerEnded(conn) }
 
 func (s sink) Job(pid uint32, call, request trace.SpanID, unclaimed int) {
 	s.c.Job(pid, call, request, unclaimed)

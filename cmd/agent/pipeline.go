@@ -196,6 +196,8 @@ func (p *pipeline) Add(s *span.Span) {
 
 func (p *pipeline) Moved(pid, tid uint32, conn uint64, dir uint8) { p.corr.Moved(pid, tid, conn, dir) }
 
+func (p *pipeline) PeerEnded(conn uint64) { p.corr.PeerEnded(conn) }
+
 func (p *pipeline) Job(pid uint32, call, request trace.SpanID, unclaimed int) {
 	p.corr.Job(pid, call, request, unclaimed)
 }

@@ -4,12 +4,12 @@ package main
 
 import (
 	"breadcrumb/probes"
+	"breadcrumb/probes/protocol/fastcgi"
 	"breadcrumb/probes/protocol/http1"
 )
 
 // protocols are what breadcrumb understands, the likeliest first.
 func protocols(cfg *Config) []probes.Protocol {
-	return []probes.Protocol{
-		http1.New(cfg.HTTP),
-	}
+	http := http1.New(cfg.HTTP)
+	return []probes.Protocol{http, fastcgi.New(http)}
 }

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -190,19 +191,23 @@ func (s scenario) measure(t *testing.T, backend string, l load) *result {
 		run(l.requests/5, "warm")
 		r.plain = run(l.requests, "plain")
 	}
-	o := e2e.AgentOptions{Select: e2e.PIDs(server)}
+	var o e2e.AgentOptions
+	for s := server; s != nil; s = s.Behind {
+		o.Select = append(o.Select, e2e.PIDs(s)...)
+	}
 	file := filepath.Join(t.TempDir(), "recording")
 	if *record != "" {
 		o.Command = []string{"record", file}
 	}
 	agent := e2e.StartAgent(t, o)
 	r.rate = run(l.requests, "")
-	agent.WaitSpans(l.requests * (1 + s.Calls))
+	calls, requests := s.tree("")
+	agent.WaitSpans(l.requests * (requests + len(calls)))
 	spans, _ := agent.Stop()
 	if *record != "" {
 		keep(t, file, filepath.Join(*record, strings.NewReplacer("/", "-", " ", "-", ",", "", "(", "", ")", "").Replace(s.name())+".recording"))
 	}
-	r.judge(spans)
+	r.judge(s, spans)
 	return r
 }
 
@@ -258,22 +263,30 @@ func keep(t *testing.T, from, to string) {
 	}
 }
 
-// idOf is the id in a request's path: "/shape/id", or what a proxy passes on, "/call/id/number".
-func idOf(path string) string {
-	parts := strings.Split(path, "/")
-	if len(parts) < 3 {
-		return ""
-	}
-	return parts[2]
+// madeFor says whether a call is for a request, by their paths: a request for "/shape/id" makes the calls "/call/id/number", where
+// the id of a service that was called has more than one part; a proxy passes on the path.
+func madeFor(call, request string) bool {
+	_, made, _ := strings.Cut(strings.TrimPrefix(call, "/"), "/")
+	_, id, _ := strings.Cut(strings.TrimPrefix(request, "/"), "/")
+	return call == request || path.Dir(made) == id
 }
 
-// judge compares every parent with the id in the paths.
-func (r *result) judge(spans []*e2e.Span) {
+// judge compares every parent with the ids in the paths.
+func (r *result) judge(s scenario, spans []*e2e.Span) {
+	open := map[string]bool{}
+	for i := range r.requests {
+		calls, _ := s.tree(strconv.Itoa(i))
+		if s.Shape == "call" {
+			calls = []string{fmt.Sprintf("/call/%d/0", i)}
+		}
+		for _, path := range calls {
+			open[path] = true
+		}
+	}
 	byID := map[string]*e2e.Span{}
 	for _, s := range spans {
 		byID[s.SpanID] = s
 	}
-	seen := map[string]bool{}
 	for _, s := range spans {
 		if s.ParentID != "" && byID[s.ParentID] == nil {
 			r.dangling++
@@ -281,16 +294,15 @@ func (r *result) judge(spans []*e2e.Span) {
 		if s.Kind != "client" {
 			continue
 		}
-		path := strings.Split(s.Path(), "/") // "", "call", id, number
-		if len(path) != 4 || seen[s.Path()] {
+		if !open[s.Path()] {
 			continue
 		}
-		seen[s.Path()] = true
+		delete(open, s.Path())
 		parent := byID[s.ParentID]
 		switch {
 		case parent == nil:
 			r.none++
-		case parent.Kind == "server" && idOf(parent.Path()) == path[2] && parent.TraceID == s.TraceID:
+		case parent.Kind == "server" && madeFor(s.Path(), parent.Path()) && parent.TraceID == s.TraceID:
 			r.right++
 			r.sources[s.Text("breadcrumb.parent.source")]++
 		default:
@@ -298,11 +310,5 @@ func (r *result) judge(spans []*e2e.Span) {
 			r.misled[s.Text("breadcrumb.parent.source")]++
 		}
 	}
-	for i := range r.requests {
-		for n := range r.perRequest {
-			if !seen["/call/"+strconv.Itoa(i)+"/"+strconv.Itoa(n)] {
-				r.missing++
-			}
-		}
-	}
+	r.missing = len(open)
 }

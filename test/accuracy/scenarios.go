@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,64 +35,100 @@ type scenario struct {
 	// rule speaks of this shape yet, and calls have no parent.
 	Least float64
 	Note  string
+	// Tree is the paths of all calls that come of a request for /Shape/id, and how many requests are served with it; nil: one is, and
+	// the calls are /call/id/0 and so on.
+	Tree func(id string) (calls []string, requests int)
+}
+
+// tree is Tree, or what stands for nil.
+func (s scenario) tree(id string) (calls []string, requests int) {
+	if s.Tree != nil {
+		return s.Tree(id)
+	}
+	for n := range s.Calls {
+		calls = append(calls, fmt.Sprintf("/call/%s/%d", id, n))
+	}
+	return calls, 1
+}
+
+// chainTree is of four services: the first passes on what it is asked, each of the others makes two calls.
+func chainTree(id string) (calls []string, requests int) {
+	calls = []string{"/chain/" + id}
+	for _, a := range "01" {
+		calls = append(calls, fmt.Sprintf("/chain/%s/%c", id, a))
+		for _, b := range "01" {
+			calls = append(calls, fmt.Sprintf("/chain/%s/%c/%c", id, a, b))
+			for _, c := range "01" {
+				calls = append(calls, fmt.Sprintf("/call/%s/%c/%c/%c", id, a, b, c))
+			}
+		}
+	}
+	return calls, 1 + 1 + 2 + 4
+}
+
+// fpmTree is of a web server that passes on what PHP then makes two calls for.
+func fpmTree(id string) (calls []string, requests int) {
+	return []string{"/sequence/" + id, "/call/" + id + "/0", "/call/" + id + "/1"}, 2
 }
 
 // certain is what is asked where a rule is exact.
 const certain = 99.9
 
 var scenarios = []scenario{
-	{"Go", "handler", 2, goapp, certain, ""},
-	{"Go", "goroutines", 2, goapp, certain, ""},
-	{"Go", "errgroup", 3, goapp, certain, ""},
-	{"Go", "pool", 2, goapp, 80, "a worker fed by a channel; what it hands over is followed once such calls were seen"},
-	{"Python threading", "sequence", 2, threads, certain, ""},
-	{"Python threading", "executor", 2, threads, 40, "two of ThreadPoolExecutor.submit, then result"},
-	{"gunicorn sync", "sequence", 2, gunicorn("--workers", "4"), certain, ""},
-	{"gunicorn gthread", "sequence", 2, gunicorn("--workers", "2", "--worker-class", "gthread", "--threads", "32"), certain, ""},
-	{"asyncio streams", "await", 2, asyncio, certain, ""},
-	{"asyncio streams", "sleep", 2, asyncio, certain, "asyncio.sleep before each call"},
-	{"asyncio streams", "gather", 2, asyncio, certain, ""},
-	{"asyncio streams", "task", 2, asyncio, certain, "create_task, and a call of its own"},
-	{"asyncio streams", "later", 2, asyncio, certain, "call_later starts a task"},
-	{"asyncio streams", "thread", 2, asyncio, certain, "asyncio.to_thread"},
-	{"asyncio streams", "executor", 2, asyncio, 0, "run_in_executor, which takes no context along"},
-	{"asyncio streams", "queue", 2, asyncio, 0, "a queue to eight workers"},
-	{"aiohttp", "await", 2, packaged("app_aiohttp.py"), certain, "its client"},
-	{"aiohttp", "sleep", 2, packaged("app_aiohttp.py"), certain, ""},
-	{"aiohttp", "gather", 2, packaged("app_aiohttp.py"), certain, ""},
-	{"aiohttp on uvloop", "await", 2, packaged("app_aiohttp.py", "uvloop"), 0, ""},
-	{"FastAPI on uvicorn", "await", 2, packaged("app_fastapi.py", "asyncio", "h11"), certain, "httpx, behind an HTTP middleware"},
-	{"FastAPI on uvicorn", "sleep", 2, packaged("app_fastapi.py", "asyncio", "h11"), certain, ""},
-	{"FastAPI on uvicorn", "gather", 2, packaged("app_fastapi.py", "asyncio", "h11"), certain, ""},
-	{"FastAPI on uvicorn", "blocking", 2, packaged("app_fastapi.py", "asyncio", "h11"), certain, "in the pool of threads"},
-	{"FastAPI on uvloop", "await", 2, packaged("app_fastapi.py", "uvloop", "httptools"), 0, ""},
-	{"Node", "await", 2, node, certain, "http.get, a keep-alive agent"},
-	{"Node", "fetch", 2, node, 95, "undici"},
-	{"Node", "slowfetch", 2, node, 95, "fetch, a timer, fetch"},
-	{"Node", "all", 2, node, certain, "Promise.all"},
-	{"Node", "timer", 2, node, 99, "timers/promises before each call"},
-	{"Node", "callback", 2, node, 80, "in a callback of setTimeout"},
-	{"Node", "immediate", 2, node, 99, "setImmediate before each call"},
-	{"Node", "file", 2, node, 0, "fs.readFile before each call"},
-	{"Node", "sockets", 2, node, certain, "eight connections at most"},
-	{"Node", "permit", 2, node, 0, "four at a time, by a queue of promises"},
-	{"Java", "inline", 2, java, certain, "jdk.httpserver, a pool of threads"},
-	{"Java", "submit", 2, java, 85, "ExecutorService, get"},
-	{"Java", "parallel", 2, java, 35, "two futures at once"},
-	{"Java", "completable", 2, java, 45, "CompletableFuture.runAsync, thenRunAsync, join"},
-	{"Java", "httpclient", 2, java, 0, "java.net.http, send"},
-	{"Java 21", "inline", 2, virtual(21, 24), certain, "a virtual thread for each request"},
-	{"Java 24 and newer", "inline", 2, virtual(24, 99), certain, "a virtual thread for each request"},
-	{"Ruby (Puma)", "sequence", 2, puma, 90, "requests that its reactor reads are handed to a thread"},
-	{"nginx", "call", 1, nginx, certain, "a proxy over TCP"},
-	{"HAProxy", "call", 1, haproxy, 0, "a proxy over TCP, two threads, requests without a context"},
-	{"Express", "await", 2, express, certain, ""},
-	{"C, an epoll loop", "await", 2, epoll, certain, ""},
-	{"Rust (axum, reqwest)", "await", 2, axum, 0, ""},
-	{"Rust (axum, reqwest)", "sleep", 2, axum, 0, "tokio's sleep before each call"},
-	{"Rust (axum, reqwest)", "join", 2, axum, 0, "tokio::join"},
-	{"Rust (axum, reqwest)", "spawn", 2, axum, 0, "tokio::spawn"},
-	{"PHP (built-in server)", "sequence", 2, php, certain, ""},
+	{"Go", "handler", 2, goapp, certain, "", nil},
+	{"Go", "goroutines", 2, goapp, certain, "", nil},
+	{"Go", "errgroup", 3, goapp, certain, "", nil},
+	{"Go", "pool", 2, goapp, 80, "a worker fed by a channel; what it hands over is followed once such calls were seen", nil},
+	{"Python threading", "sequence", 2, threads, certain, "", nil},
+	{"Python threading", "executor", 2, threads, 40, "two of ThreadPoolExecutor.submit, then result", nil},
+	{"gunicorn sync", "sequence", 2, gunicorn("--workers", "4"), certain, "", nil},
+	{"gunicorn gthread", "sequence", 2, gunicorn("--workers", "2", "--worker-class", "gthread", "--threads", "32"), certain, "", nil},
+	{"asyncio streams", "await", 2, asyncio, certain, "", nil},
+	{"asyncio streams", "sleep", 2, asyncio, certain, "asyncio.sleep before each call", nil},
+	{"asyncio streams", "gather", 2, asyncio, certain, "", nil},
+	{"asyncio streams", "task", 2, asyncio, certain, "create_task, and a call of its own", nil},
+	{"asyncio streams", "later", 2, asyncio, certain, "call_later starts a task", nil},
+	{"asyncio streams", "thread", 2, asyncio, certain, "asyncio.to_thread", nil},
+	{"asyncio streams", "executor", 2, asyncio, 0, "run_in_executor, which takes no context along", nil},
+	{"asyncio streams", "queue", 2, asyncio, 0, "a queue to eight workers", nil},
+	{"aiohttp", "await", 2, packaged("app_aiohttp.py"), certain, "its client", nil},
+	{"aiohttp", "sleep", 2, packaged("app_aiohttp.py"), certain, "", nil},
+	{"aiohttp", "gather", 2, packaged("app_aiohttp.py"), certain, "", nil},
+	{"aiohttp on uvloop", "await", 2, packaged("app_aiohttp.py", "uvloop"), 0, "", nil},
+	{"FastAPI on uvicorn", "await", 2, packaged("app_fastapi.py", "asyncio", "h11"), certain, "httpx, behind an HTTP middleware", nil},
+	{"FastAPI on uvicorn", "sleep", 2, packaged("app_fastapi.py", "asyncio", "h11"), certain, "", nil},
+	{"FastAPI on uvicorn", "gather", 2, packaged("app_fastapi.py", "asyncio", "h11"), certain, "", nil},
+	{"FastAPI on uvicorn", "blocking", 2, packaged("app_fastapi.py", "asyncio", "h11"), certain, "in the pool of threads", nil},
+	{"FastAPI on uvloop", "await", 2, packaged("app_fastapi.py", "uvloop", "httptools"), 0, "", nil},
+	{"Node", "await", 2, node, certain, "http.get, a keep-alive agent", nil},
+	{"Node", "fetch", 2, node, 95, "undici", nil},
+	{"Node", "slowfetch", 2, node, 95, "fetch, a timer, fetch", nil},
+	{"Node", "all", 2, node, certain, "Promise.all", nil},
+	{"Node", "timer", 2, node, 99, "timers/promises before each call", nil},
+	{"Node", "callback", 2, node, 80, "in a callback of setTimeout", nil},
+	{"Node", "immediate", 2, node, 99, "setImmediate before each call", nil},
+	{"Node", "file", 2, node, 0, "fs.readFile before each call", nil},
+	{"Node", "sockets", 2, node, certain, "eight connections at most", nil},
+	{"Node", "permit", 2, node, 0, "four at a time, by a queue of promises", nil},
+	{"Java", "inline", 2, java, certain, "jdk.httpserver, a pool of threads", nil},
+	{"Java", "submit", 2, java, 85, "ExecutorService, get", nil},
+	{"Java", "parallel", 2, java, 35, "two futures at once", nil},
+	{"Java", "completable", 2, java, 45, "CompletableFuture.runAsync, thenRunAsync, join", nil},
+	{"Java", "httpclient", 2, java, 0, "java.net.http, send", nil},
+	{"Java 21", "inline", 2, virtual(21, 24), certain, "a virtual thread for each request", nil},
+	{"Java 24 and newer", "inline", 2, virtual(24, 99), certain, "a virtual thread for each request", nil},
+	{"Ruby (Puma)", "sequence", 2, puma, 90, "requests that its reactor reads are handed to a thread", nil},
+	{"nginx", "call", 1, nginx, certain, "a proxy over TCP", nil},
+	{"HAProxy", "call", 1, haproxy, 0, "a proxy over TCP, two threads, requests without a context", nil},
+	{"Express", "await", 2, express, certain, "", nil},
+	{"C, an epoll loop", "await", 2, epoll, certain, "", nil},
+	{"Rust (axum, reqwest)", "await", 2, axum, 0, "", nil},
+	{"Rust (axum, reqwest)", "sleep", 2, axum, 0, "tokio's sleep before each call", nil},
+	{"Rust (axum, reqwest)", "join", 2, axum, 0, "tokio::join", nil},
+	{"Rust (axum, reqwest)", "spawn", 2, axum, 0, "tokio::spawn", nil},
+	{"PHP (built-in server)", "sequence", 2, php, certain, "", nil},
+	{"nginx, PHP-FPM", "sequence", 3, fpm, certain, "over FastCGI and a Unix socket", fpmTree},
+	{"nginx, Go, Node, Python", "chain", 15, chain, certain, "two calls each, in sequence, at once and in sequence", chainTree},
 }
 
 // unpack writes one of the programs to a folder of the test.
@@ -212,6 +249,12 @@ func backendOf(o servers.Options) string {
 // proxied writes a proxy's configuration: Port is where it listens, Dir a folder of its own, Backend what is behind it.
 func proxied(t testing.TB, name string, port int, backend string) string {
 	t.Helper()
+	return configured(t, name, map[string]any{"Port": port, "Backend": backend})
+}
+
+// configured writes a configuration; Dir, a folder of its own, is among what it may name.
+func configured(t testing.TB, name string, values map[string]any) string {
+	t.Helper()
 	text, err := programs.ReadFile("testdata/" + name)
 	if err != nil {
 		t.Fatal(err)
@@ -223,10 +266,8 @@ func proxied(t testing.TB, name string, port int, backend string) string {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	err = template.Must(template.New("").Parse(string(text))).Execute(file, map[string]any{
-		"Port": port, "Dir": dir, "Backend": backend,
-	})
-	if err != nil {
+	values["Dir"] = dir
+	if err := template.Must(template.New("").Parse(string(text))).Execute(file, values); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -239,7 +280,11 @@ func haproxy(t testing.TB, o servers.Options) *servers.Server {
 
 func nginx(t testing.TB, o servers.Options) *servers.Server {
 	port := servers.FreePort(t)
-	path := proxied(t, "nginx.conf", port, backendOf(o))
+	return runNginx(t, o, port, proxied(t, "nginx.conf", port, backendOf(o)))
+}
+
+func runNginx(t testing.TB, o servers.Options, port int, path string) *servers.Server {
+	t.Helper()
 	o.ByTerm = true
 	s := servers.Listening(t, servers.Run(t, o, "nginx", "-p", filepath.Dir(path), "-c", path, "-e", filepath.Join(filepath.Dir(path), "error.log")), port)
 	s.PIDs = s.PIDs[:1]
@@ -288,6 +333,42 @@ func php(t testing.TB, o servers.Options) *servers.Server {
 	s := servers.Listening(t, servers.Run(t, o, "php", "-q", "-S", servers.Loopback(port), unpack(t, "app.php")), port)
 	s.PIDs = s.PIDs[:1]
 	return s
+}
+
+// fpm is nginx, and PHP-FPM behind it.
+func fpm(t testing.TB, o servers.Options) *servers.Server {
+	socket := filepath.Join(t.TempDir(), "php.sock")
+	versions, _ := filepath.Glob("/usr/sbin/php-fpm[0-9]*")
+	if len(versions) == 0 {
+		t.Fatal("PHP-FPM is needed for this test and not installed")
+	}
+	behind := o
+	behind.ByTerm = true
+	p := servers.Run(t, behind, versions[len(versions)-1], "--nodaemonize", "--allow-to-run-as-root", "--fpm-config",
+		configured(t, "php-fpm.conf", map[string]any{"Backend": socket}))
+	pool := servers.ListeningAt(t, p, "unix", socket)
+	pool.PIDs = pool.PIDs[:1]
+	port := servers.FreePort(t)
+	s := runNginx(t, o, port, configured(t, "nginx-fastcgi.conf", map[string]any{
+		"Port": port, "Backend": "unix:" + socket, "Script": unpack(t, "app.php"),
+	}))
+	s.Behind = pool
+	return s
+}
+
+// chain is four services, of which each calls the next.
+func chain(t testing.TB, o servers.Options) *servers.Server {
+	calling := func(s *servers.Server, next string) servers.Options {
+		behind := o
+		behind.Env = append(slices.Clone(o.Env), "BACKEND=http://"+s.Addr, "NEXT="+next)
+		return behind
+	}
+	last := threads(t, o)
+	third := node(t, calling(last, "chain"))
+	second := goapp(t, calling(third, "chain"))
+	first := nginx(t, servers.Options{Env: []string{"BACKEND=http://" + second.Addr}})
+	first.Behind, second.Behind, third.Behind = second, third, last
+	return first
 }
 
 // name is that of the scenario's subtest.

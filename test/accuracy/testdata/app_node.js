@@ -6,6 +6,7 @@ const http = require('node:http');
 const { setTimeout: sleep, setImmediate: immediate } = require('node:timers/promises');
 
 const backend = process.env.BACKEND;
+const next = process.env.NEXT || 'call';
 const keep = new http.Agent({ keepAlive: true });
 
 const pause = () => sleep(Math.random() * 3);
@@ -29,19 +30,22 @@ const permits = {
 
 function call(id, n, agent = keep) {
   return new Promise((resolve, reject) => {
-    http.get(`${backend}/call/${id}/${n}`, { agent }, (res) => {
+    http.get(`${backend}/${next}/${id}/${n}`, { agent }, (res) => {
       res.resume();
       res.on('end', resolve);
     }).on('error', reject);
   });
 }
 
-const fetched = async (id, n) => (await fetch(`${backend}/call/${id}/${n}`)).text();
+const fetched = async (id, n) => (await fetch(`${backend}/${next}/${id}/${n}`)).text();
 
 const shapes = {
   async await(id) {
     await call(id, 0);
     await call(id, 1);
+  },
+  async chain(id) {
+    await Promise.all([call(id, 0), call(id, 1)]);
   },
   async fetch(id) {
     await fetched(id, 0);
@@ -94,7 +98,7 @@ const shapes = {
 };
 
 http.createServer(async (req, res) => {
-  const [, shape, id] = req.url.split('/');
-  await shapes[shape](id);
+  const [, shape, ...id] = req.url.split('/');
+  await shapes[shape](id.join('/'));
   res.end('done\n');
 }).listen(Number(process.env.PORT), '127.0.0.1', 128);

@@ -27,8 +27,8 @@ def call(request, n):
 
 
 def serve(path):
-    _, shape, request = path.split("/")
-    if shape == "sequence":
+    _, shape, request = path.split("/", 2)
+    if shape in ("sequence", "chain"):
         call(request, 0)
         call(request, 1)
     elif shape == "executor":

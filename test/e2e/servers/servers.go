@@ -174,10 +174,16 @@ func GoClient(t testing.TB) string { return Build(t, "test/e2e/servers/testdata/
 // Listening waits until the program accepts connections on a port of the loopback address.
 func Listening(t testing.TB, p *Process, port int) *Server {
 	t.Helper()
-	s := &Server{Network: "tcp", Addr: Loopback(port), Port: port, Process: p}
-	p.waitListening(t, s.Network, s.Addr)
-	s.PIDs = append([]int{p.PID()}, Children(p.PID())...)
+	s := ListeningAt(t, p, "tcp", Loopback(port))
+	s.Port = port
 	return s
+}
+
+// ListeningAt waits until a program listens at an address, as for net.Dial.
+func ListeningAt(t testing.TB, p *Process, network, addr string) *Server {
+	t.Helper()
+	p.waitListening(t, network, addr)
+	return &Server{Network: network, Addr: addr, Process: p, PIDs: append([]int{p.PID()}, Children(p.PID())...)}
 }
 
 // withPort adds PORT to the environment.

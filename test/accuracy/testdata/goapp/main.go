@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Goapp is an ordinary net/http server that makes calls for each request, in ways that programs do: it knows nothing of
-// tracing. GET /SHAPE/ID makes the calls GET BACKEND/call/ID/N.
+// tracing. GET /SHAPE/ID makes the calls GET BACKEND/call/ID/N, or BACKEND/NEXT/ID/N.
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log"
@@ -18,11 +19,14 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-var backend = os.Getenv("BACKEND")
+var (
+	backend = os.Getenv("BACKEND")
+	next    = cmp.Or(os.Getenv("NEXT"), "call")
+)
 
 func call(id string, n int) {
 	time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond)
-	res, err := http.Get(fmt.Sprintf("%s/call/%s/%d", backend, id, n))
+	res, err := http.Get(fmt.Sprintf("%s/%s/%s/%d", backend, next, id, n))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -54,7 +58,7 @@ func main() {
 func serve(w http.ResponseWriter, r *http.Request) {
 	shape, id, _ := strings.Cut(r.URL.Path[1:], "/")
 	switch shape {
-	case "handler":
+	case "handler", "chain":
 		call(id, 0)
 		call(id, 1)
 	case "goroutines":
