@@ -43,7 +43,7 @@ test-vm: deps-vm ## run load, logic and end-to-end tests in virtual machines wit
 	go run ./test/vm -kernel $(KERNEL) $(VM)
 
 accuracy: deps-test ## measure how often the parents of calls are right, for each runtime; takes about an hour
-	cd test/accuracy && go test -run TestParents -count=1 -timeout 150m -v -full
+	cd test/accuracy && go test -run TestParents -count=1 -timeout 150m -parallel 6 -v -full
 
 bench: deps-bench build ## compare servers with and without the agent; takes about ten minutes
 	go run ./test/bench

@@ -80,6 +80,7 @@ type node struct {
 	joins      uint32 // TCP sequence number of the first byte
 	refs       int32  // one while it is under way, waiting, holding or unread, and one for each child
 	hasSeq     bool
+	dialed     bool     // span.Evidence.Dialed
 	pending    bool     // it is in pair.pending
 	refused    bool     // its parent is not believed
 	confidence float64  // of an inferred parent
@@ -201,7 +202,7 @@ func (c *Correlator) begin(s *span.Span) {
 	}
 	n := c.newNode()
 	n.span, n.id, n.kind, n.start = s, s.ID, s.Kind, s.Start
-	n.joins, n.hasSeq, n.conn = ev.Seq, ev.HasSeq, ev.Conn
+	n.joins, n.hasSeq, n.conn, n.dialed = ev.Seq, ev.HasSeq, ev.Conn, ev.Dialed
 	process := c.process(ev.PID, s.Target)
 	n.goids = process.goids
 	process.goids = max(process.goids, ev.Task)

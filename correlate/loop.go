@@ -238,6 +238,9 @@ func (c *Correlator) judge(n *node) verdict {
 		return believed
 	}
 	right := n.isConfirmed()
+	if n.dialed && !right {
+		return refused // a loop may open a connection later than it was asked to: that says nothing of it otherwise
+	}
 	t.share -= t.share / shareOf
 	if right {
 		t.share += 1. / shareOf

@@ -304,6 +304,7 @@ func (c *Conns) data(record []byte) {
 	*ev = span.Evidence{
 		PID: e.Hdr.Tgid, TID: e.Tid, Task: e.Task, ParentTask: e.ParentTask,
 		Inherited: e.Flags&bpf.FlagCauseInherited != 0,
+		Dialed:    ch.Dir == Egress && ch.Pos == 0 && !k.Established,
 		Conn:      e.Conn, Seq: e.Seq, HasSeq: e.Flags&bpf.FlagHasSeq != 0,
 	}
 	if e.Cause != 0 {

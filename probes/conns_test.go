@@ -283,7 +283,7 @@ func TestEvidenceReachesTheDecoder(t *testing.T) {
 	b.tell(k.Piece(eventtest.Egress, "large", "end", 1<<20))
 	evidence := span.Evidence{
 		PID: 1, TID: 11, Task: 12, ParentTask: 13, Cause: trace.SpanID{0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18},
-		CauseSource: span.SourceGoroutine, Inherited: true, Conn: k.Event.Conn, Seq: 14, HasSeq: true,
+		CauseSource: span.SourceGoroutine, Dialed: true, Inherited: true, Conn: k.Event.Conn, Seq: 14, HasSeq: true,
 	}
 	want := probes.Chunk{
 		Dir: probes.Egress, Total: 6, Begin: begin, End: begin, ID: trace.SpanID{1, 2, 3, 4, 5, 6, 7, 8},

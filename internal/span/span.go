@@ -89,6 +89,9 @@ type Evidence struct {
 	CauseSource Source
 	// Inherited says that Cause came from the goroutine's ancestor and not from the goroutine itself.
 	Inherited bool
+	// Dialed says that the call is the first on a connection that was seen from its beginning: Cause may be of the moment at which
+	// that was opened.
+	Dialed bool
 	// Conn names the connection, Seq the TCP sequence number of the request's first byte (0 and
 	// HasSeq false for Unix sockets). Both ends of a connection see the same Seq.
 	Conn   uint64

@@ -74,6 +74,8 @@ func fpmTree(id string) (calls []string, requests int) {
 // certain is what is asked where a rule is exact.
 const certain = 99.9
 
+var nettyJars = []string{"netty-common.jar", "netty-buffer.jar", "netty-resolver.jar", "netty-transport.jar", "netty-codec.jar", "netty-codec-http.jar", "netty-handler.jar"}
+
 var scenarios = []scenario{
 	{"Go", "handler", 2, goapp, certain, "", nil},
 	{"Go", "goroutines", 2, goapp, certain, "", nil},
@@ -110,11 +112,15 @@ var scenarios = []scenario{
 	{"Node", "file", 2, node, 0, "fs.readFile before each call", nil},
 	{"Node", "sockets", 2, node, certain, "eight connections at most", nil},
 	{"Node", "permit", 2, node, 0, "four at a time, by a queue of promises", nil},
-	{"Java", "inline", 2, java, certain, "jdk.httpserver, a pool of threads", nil},
-	{"Java", "submit", 2, java, 85, "ExecutorService, get", nil},
-	{"Java", "parallel", 2, java, 35, "two futures at once", nil},
-	{"Java", "completable", 2, java, 45, "CompletableFuture.runAsync, thenRunAsync, join", nil},
-	{"Java", "httpclient", 2, java, 0, "java.net.http, send", nil},
+	{"Java", "inline", 2, java("App"), certain, "jdk.httpserver, a pool of threads", nil},
+	{"Java", "submit", 2, java("App"), 85, "ExecutorService, get", nil},
+	{"Java", "parallel", 2, java("App"), 35, "two futures at once", nil},
+	{"Java", "completable", 2, java("App"), 45, "CompletableFuture.runAsync, thenRunAsync, join", nil},
+	{"Java", "httpclient", 2, java("App"), 0, "java.net.http, send", nil},
+	{"Tomcat", "inline", 2, java("TomcatApp", "tomcat10-*.jar"), certain, "a servlet", nil},
+	{"Tomcat", "pool", 2, java("TomcatApp", "tomcat10-*.jar"), 85, "a servlet, ExecutorService, get", nil},
+	{"Netty", "inline", 2, java("NettyApp", nettyJars...), 25, "a client on the same loop", nil},
+	{"Netty", "timer", 2, java("NettyApp", nettyJars...), 0, "a timer before each call", nil},
 	{"Java 21", "inline", 2, virtual(21, 24), certain, "a virtual thread for each request", nil},
 	{"Java 24 and newer", "inline", 2, virtual(24, 99), certain, "a virtual thread for each request", nil},
 	{"Ruby (Puma)", "sequence", 2, puma, 90, "requests that its reactor reads are handed to a thread", nil},
@@ -195,25 +201,38 @@ func node(t testing.TB, o servers.Options) *servers.Server {
 	return listening(t, o, "node", unpack(t, "app_node.js"))
 }
 
-// java runs App.java on the default JDK.
-func java(t testing.TB, o servers.Options) *servers.Server { return runJava(t, o, "java") }
+// java runs a class on the default JDK, with the packages of Debian's whose names match.
+func java(class string, packages ...string) func(testing.TB, servers.Options) *servers.Server {
+	return func(t testing.TB, o servers.Options) *servers.Server {
+		t.Helper()
+		return runJava(t, o, "java", class, packages)
+	}
+}
 
 // virtual runs it with a virtual thread for each request, on a JVM of at least one version and below another.
 func virtual(least, below int) func(testing.TB, servers.Options) *servers.Server {
 	return func(t testing.TB, o servers.Options) *servers.Server {
 		t.Helper()
-		return runJava(t, o, findJVM(t, least, below), "virtual")
+		return runJava(t, o, findJVM(t, least, below), "App", nil, "virtual")
 	}
 }
 
-func runJava(t testing.TB, o servers.Options, jvm string, args ...string) *servers.Server {
+func runJava(t testing.TB, o servers.Options, jvm, class string, packages []string, args ...string) *servers.Server {
 	t.Helper()
 	classes := t.TempDir()
-	if out, err := exec.Command("javac", "-d", classes, unpack(t, "App.java")).CombinedOutput(); err != nil {
-		t.Fatalf("compile App.java: %v\n%s", err, out)
+	path := classes
+	for _, name := range packages {
+		jars, _ := filepath.Glob("/usr/share/java/" + name)
+		if len(jars) == 0 {
+			t.Fatalf("no /usr/share/java/%s: .ci/deps test installs it", name)
+		}
+		path += ":" + strings.Join(jars, ":")
+	}
+	if out, err := exec.Command("javac", "-cp", path, "-d", classes, unpack(t, class+".java")).CombinedOutput(); err != nil {
+		t.Fatalf("compile %s.java: %v\n%s", class, err, out)
 	}
 	return listening(t, o, jvm, append([]string{"-Xmx512m", "-Dsun.net.httpserver.nodelay=true", "-Dhttp.maxConnections=128",
-		"-cp", classes, "App"}, args...)...)
+		"-cp", path, class}, args...)...)
 }
 
 // findJVM finds one where distributions have them, or where .ci/deps accuracy puts it.
