@@ -46,6 +46,15 @@ type bpfConn struct {
 	Role        uint8
 	Dir         uint8
 	Pad2        uint8
+	Frames      [2]struct {
+		_      structs.HostLayout
+		Left   uint32
+		Have   uint8
+		Lost   uint8
+		Shown  uint8
+		Pad    uint8
+		Header [16]uint8
+	}
 }
 
 type bpfConnEvent struct {
@@ -391,7 +400,9 @@ const (
 	bpfVerdictKindVERDICT_MUTE        bpfVerdictKind = 1
 	bpfVerdictKindVERDICT_HTTP_SERVER bpfVerdictKind = 2
 	bpfVerdictKindVERDICT_HTTP_CLIENT bpfVerdictKind = 3
-	bpfVerdictKindVERDICT_OPAQUE      bpfVerdictKind = 4
+	bpfVerdictKindVERDICT_HTTP2SERVER bpfVerdictKind = 4
+	bpfVerdictKindVERDICT_HTTP2CLIENT bpfVerdictKind = 5
+	bpfVerdictKindVERDICT_OPAQUE      bpfVerdictKind = 6
 )
 
 // Names of all BPF objects in the ELF.

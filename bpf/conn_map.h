@@ -15,6 +15,7 @@
 enum conn_protocol {
 	PROTOCOL_UNKNOWN, /* the first bytes of each run go to user space, which decides */
 	PROTOCOL_HTTP1,
+	PROTOCOL_HTTP2,
 };
 
 enum conn_role {
@@ -32,6 +33,16 @@ enum conn_flag {
 	CONN_PEER_END = 32, /* END_PEER was sent */
 	CONN_LOCAL_END = 64,
 	CONN_ESTABLISHED = 128, /* open before it was seen */
+};
+
+/* Where the frames of HTTP/2 are in one direction. */
+struct frames {
+	u32 left; /* bytes to the next frame's header */
+	u8 have;  /* bytes of it that have passed */
+	u8 lost;  /* nothing is known of where the next one is */
+	u8 shown; /* what is left is told */
+	u8 pad;
+	u8 header[16];
 };
 
 struct conn {
@@ -60,6 +71,7 @@ struct conn {
 	u8 role;
 	u8 dir; /* of the bytes that moved last */
 	u8 pad2;
+	struct frames frames[2]; /* HTTP/2, by direction */
 };
 
 /* By address of struct sock. Added at the first bytes (TCP: or at connect); removed when TCP closes, when
@@ -78,6 +90,8 @@ enum verdict_kind {
 	VERDICT_MUTE,	     /* no protocol claims it: count only */
 	VERDICT_HTTP_SERVER, /* HTTP/1, though its start does not look like it */
 	VERDICT_HTTP_CLIENT,
+	VERDICT_HTTP2_SERVER,
+	VERDICT_HTTP2_CLIENT,
 	VERDICT_OPAQUE, /* it was upgraded to something else: as muted, and no message is lost */
 };
 

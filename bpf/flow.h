@@ -12,7 +12,7 @@
 
 #include "conn_map.h"
 #include "goroutine_map.h"
-#include "http1.h"
+#include "http2.h"
 #include "job.h"
 #include "syscall.h"
 #include "task_map.h"
@@ -469,6 +469,217 @@ static __always_inline bool tell_message(struct telling *t, struct conn *c)
 	return t->off > 0;
 }
 
+/* What a walk over the frames in a piece of a call has found. */
+struct walk {
+	u32 captured; /* bytes of the piece to be told */
+	u32 next;     /* where the next piece begins, from the beginning of this one */
+	u32 worth;    /* there is something in it that user space wants to know */
+	u32 p;	      /* where the walk is */
+	u32 word;     /* length and type of the frame there */
+	u32 body;     /* where its payload begins */
+};
+
+/* continue_header takes what is missing of a frame's header of which the last call had the beginning; false if there is still
+ * not all of it. */
+static __always_inline bool continue_header(struct frames *f, struct walk *w, const u8 *text, u32 n)
+{
+	u32 have = at_most(f->have, FRAME_HEADER);
+	u32 missing = FRAME_HEADER - have;
+
+	for (u32 j = 0; j < FRAME_HEADER; j++) {
+		if (j >= missing || j >= n)
+			break;
+		f->header[at_most(have + j, sizeof(f->header) - 1)] = text[j];
+	}
+	if (n < missing) {
+		f->have = have + n;
+		return false;
+	}
+	f->have = 0;
+	w->word = bpf_ntohl(*(u32 *)f->header);
+	w->body = missing;
+	return true;
+}
+
+/* pass goes over the frame; false: the piece ends here. */
+static __always_inline bool pass(struct frames *f, struct walk *w, u32 n, bool all)
+{
+	u32 length = w->word >> 8;
+	u32 type = w->word & 0xff;
+	u32 next = w->body + length;
+
+	if (length > FRAME_MAX || type >= FRAME_TYPES) {
+		f->lost = 1;
+		w->captured = w->next = w->p;
+		return false;
+	}
+	if (type != FRAME_PRIORITY && type != FRAME_PING && type != FRAME_WINDOW_UPDATE)
+		w->worth = 1;
+	if (type == FRAME_DATA && length > DATA_SMALL) {
+		w->captured = w->body + DATA_SHOWN < n ? w->body + DATA_SHOWN : n;
+		w->next = next;
+		return false;
+	}
+	if (next > n && !all && w->p) {
+		w->captured = w->next = w->p; /* it is told with the next piece */
+		return false;
+	}
+	w->p = next;
+	if (next <= n)
+		return true;
+	w->captured = w->next = n;
+	f->left = next - n;
+	f->shown = 1;
+	return false;
+}
+
+/* walk_frames looks at the n bytes of text, in memory of max bytes, from where the frames' state says; all: the call has
+ * no more. It leaves the state as it is at the next piece. */
+static __always_inline struct walk walk_frames(struct frames *f, const u8 *text, u32 n, bool all,
+					       const u32 max)
+{
+	struct walk w = {.worth = f->left || f->have, .p = f->left};
+	u32 rest;
+
+	f->left = 0;
+	f->shown = 0;
+	if (w.p > n) {
+		w.captured = w.next = n;
+		f->left = w.p - n;
+		f->shown = 1;
+		return w;
+	}
+	if (f->have) {
+		if (!continue_header(f, &w, text, n)) {
+			w.captured = w.next = n;
+			return w;
+		}
+		if (!pass(f, &w, n, all))
+			return w;
+	}
+	for (u32 i = 0; i < FRAMES_A_PIECE; i++) {
+		/* Known bounds, so that the verifier sees that all ways to here are alike. */
+		w.p = at_most(w.p, max);
+		if (w.p + FRAME_HEADER > n)
+			break;
+		w.word = bpf_ntohl(*(const u32 *)(text + at_most(w.p, max - 16)));
+		w.body = w.p + FRAME_HEADER;
+		if (!pass(f, &w, n, all))
+			return w;
+	}
+	w.captured = w.next = w.p;
+	rest = n - w.p;
+	if (!all || rest >= FRAME_HEADER || !rest)
+		return w;
+	f->have = rest;
+	for (u32 j = 0; j < FRAME_HEADER; j++) {
+		if (j >= rest)
+			break;
+		f->header[j] = text[at_most(w.p + j, max - 1)];
+	}
+	w.captured = w.next = n;
+	w.worth = 1;
+	return w;
+}
+
+/* tell_frames tells of a piece of a call with frames, from offset t->off, which it moves on. False: there was no room. */
+STEP(tell_frames)
+{
+	STEP_WORK;
+	struct data_event *e;
+	struct frames *f;
+	struct walk found;
+	u32 left, size, n;
+	u8 *text;
+
+	if (!t || !c)
+		return 0;
+	left = t->io.total - t->off;
+	f = &c->frames[t->dir & 1];
+	if (t->io.buf.segments) {
+		size = sizeof(struct gathered_text);
+		e = room(sizeof(struct gathered_text));
+		if (!e)
+			goto full;
+		text = (u8 *)(e + 1);
+		n = gather(&t->io.buf, t->io.total, t->off, GATHER_PAYLOAD, text, 0);
+		n = at_most(n, GATHER_PAYLOAD);
+		found = walk_frames(f, text, n, n == left, GATHER_PAYLOAD);
+	} else if (left <= MEDIUM_PAYLOAD) {
+		size = MEDIUM_PAYLOAD;
+		e = room(MEDIUM_PAYLOAD);
+		if (!e)
+			goto full;
+		text = (u8 *)(e + 1);
+		n = copy_flat(&t->io, t->off, text, MEDIUM_PAYLOAD);
+		found = walk_frames(f, text, n, n == left, MEDIUM_PAYLOAD);
+	} else {
+		size = LARGE_PAYLOAD;
+		e = room(LARGE_PAYLOAD);
+		if (!e)
+			goto full;
+		text = (u8 *)(e + 1);
+		n = copy_flat(&t->io, t->off, text, LARGE_PAYLOAD);
+		found = walk_frames(f, text, n, n == left, LARGE_PAYLOAD);
+	}
+	if (!n) {
+		f->lost = 1;
+		found.worth = true; /* that it could not be read */
+	}
+	fill(e, t, c);
+	e->captured = e->total = found.captured;
+	if (!n)
+		unreadable(e);
+	t->off += found.next;
+	if (found.next > left) {
+		f->left = found.next - left;
+		t->off = t->io.total;
+	}
+	if (!found.worth || (!found.captured && n)) {
+		discard(e);
+		return 1;
+	}
+	if (!tell(e, size))
+		goto full;
+	c->told[t->dir & 1] = c->pos[t->dir & 1] + t->off;
+	return 1;
+full:
+	f->lost = 1;
+	lost(c);
+	return 0;
+}
+
+/* on_frames is on_bytes for HTTP/2. */
+static __always_inline bool on_frames(struct telling *t, struct conn *c, const u32 dir)
+{
+	struct frames *f = &c->frames[dir];
+
+	if (f->lost || !t->io.buf.base) {
+		/* The next call is taken to begin with a frame. */
+		__builtin_memset(f, 0, sizeof(*f));
+		c->flags |= CONN_LOST;
+		if (!t->io.buf.base)
+			return true;
+	}
+	if (f->left && !f->shown) {
+		u32 skip = f->left < t->io.total ? f->left : t->io.total;
+
+		f->left -= skip;
+		t->off = skip;
+	}
+	for (u32 i = 0; i < HEAD_PIECES; i++) {
+		if (t->off >= t->io.total)
+			return true;
+		if (!DO_STEP(tell_frames, t, c))
+			return false;
+		if (f->lost)
+			return true;
+	}
+	if (t->off < t->io.total)
+		f->lost = 1;
+	return true;
+}
+
 /*
  * new_request gives the connection the id of its next request: the connection's number and the request's, well
  * mixed (SplitMix64; Steele et al., OOPSLA 2014). The mixing maps no two inputs to one value, so that ids do not
@@ -584,10 +795,28 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 		return;
 	}
 	if (c->protocol == PROTOCOL_UNKNOWN && verdict != VERDICT_NONE) {
-		c->protocol = PROTOCOL_HTTP1;
-		c->role = verdict == VERDICT_HTTP_SERVER ? ROLE_SERVER : ROLE_CLIENT;
+		c->protocol = verdict >= VERDICT_HTTP2_SERVER ? PROTOCOL_HTTP2 : PROTOCOL_HTTP1;
+		c->role = verdict == VERDICT_HTTP_SERVER || verdict == VERDICT_HTTP2_SERVER ? ROLE_SERVER
+											    : ROLE_CLIENT;
 		if (c->head_left)
 			c->head_left = head_limit;
+	}
+	if (c->protocol == PROTOCOL_UNKNOWN && http2_preface(first_bytes(io))) {
+		c->protocol = PROTOCOL_HTTP2;
+		c->role = dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT;
+		c->frames[dir].left = PREFACE_SIZE;
+		c->frames[dir].shown = 1;
+	}
+	if (c->protocol == PROTOCOL_HTTP2) {
+		t->asks = c->role == (dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT);
+		if (!conn_announce(c, io->key, io->end)) {
+			c->flags |= CONN_LOST;
+			c->frames[dir].lost = 1;
+		} else {
+			on_frames(t, c, dir);
+		}
+		c->pos[dir] = end;
+		return;
 	}
 	start = turn;
 	if (!turn || c->protocol == PROTOCOL_UNKNOWN) {

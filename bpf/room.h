@@ -38,10 +38,19 @@ static __always_inline bool tell(struct data_event *e, u32 payload)
 {
 	return !bpf_ringbuf_output(&events, e, sizeof(*e) + payload, wake_flags(count(STAT_EVENTS)));
 }
+/* discard gives up the event. */
+static __always_inline void discard(struct data_event *e)
+{
+}
 #else
 static __always_inline struct data_event *room(const u32 payload)
 {
 	return bpf_ringbuf_reserve(&events, sizeof(struct data_event) + payload, 0);
+}
+
+static __always_inline void discard(struct data_event *e)
+{
+	bpf_ringbuf_discard(e, BPF_RB_NO_WAKEUP);
 }
 
 static __always_inline bool tell(struct data_event *e, u32 payload)

@@ -215,7 +215,7 @@ func (c *Correlator) begin(s *span.Span) {
 	if s.Kind == trace.SpanKindClient && !(process.goroutines && ev.CauseSource == span.SourceThread) {
 		n.setParent(c.cause(s), ev.CauseSource)
 	}
-	if s.Kind == trace.SpanKindClient && n.parent == nil && process.looseCall(n, ev.Task, c.mover) {
+	if s.Kind == trace.SpanKindClient && n.parent == nil && !ev.Multiplexed && process.looseCall(n, ev.Task, c.mover) {
 		c.wanting = append(c.wanting, ev.PID)
 	}
 	if c.mover != nil && process.byThread(s) {

@@ -49,7 +49,7 @@ func (c *Correlator) process(pid uint32, target *span.Target) *process {
 
 // byThread says that the thread that moves the bytes of a span says something of it, and not only its task.
 func (p *process) byThread(s *span.Span) bool {
-	return !p.goroutines && (s.Evidence.Task == 0 || p.chains)
+	return !p.goroutines && !s.Evidence.Multiplexed && (s.Evidence.Task == 0 || p.chains)
 }
 
 // runtimeName is process.runtime.name, or empty.

@@ -427,7 +427,12 @@ func (k *conn) refute(dir Direction) {
 // the protocol has recognised begins at held[from] and is head as far as it came.
 func (c *Conns) claim(k *conn, p *Protocol, server bool, ch *Chunk, from int, head []byte) {
 	verdict := bpf.VerdictHTTPClient
-	if server {
+	switch {
+	case p.Framed && server:
+		verdict = bpf.VerdictHTTP2Server
+	case p.Framed:
+		verdict = bpf.VerdictHTTP2Client
+	case server:
 		verdict = bpf.VerdictHTTPServer
 	}
 	_ = c.kernel.Verdict(k.ID, verdict)

@@ -137,6 +137,8 @@ const (
 type Protocol struct {
 	// Name as in network.protocol.name.
 	Name string
+	// Framed says that the kernel side is to walk its frames, which are HTTP/2's.
+	Framed bool
 	// Detect looks at the first captured bytes in one direction and errs towards No. requests says, on
 	// Yes, whether these bytes are from the side that asks.
 	Detect func(dir Direction, head []byte) (v Verdict, requests bool)

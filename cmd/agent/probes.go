@@ -6,10 +6,11 @@ import (
 	"breadcrumb/probes"
 	"breadcrumb/probes/protocol/fastcgi"
 	"breadcrumb/probes/protocol/http1"
+	"breadcrumb/probes/protocol/http2"
 )
 
 // protocols are what breadcrumb understands, the likeliest first.
 func protocols(cfg *Config) []probes.Protocol {
 	http := http1.New(cfg.HTTP)
-	return []probes.Protocol{http, fastcgi.New(http)}
+	return []probes.Protocol{http2.New(http), http, fastcgi.New(http)}
 }

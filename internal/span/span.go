@@ -92,6 +92,8 @@ type Evidence struct {
 	// Dialed says that the call is the first on a connection that was seen from its beginning: Cause may be of the moment at which
 	// that was opened.
 	Dialed bool
+	// Multiplexed says that many requests share the connection: the thread that moves the bytes says nothing of them.
+	Multiplexed bool
 	// Conn names the connection, Seq the TCP sequence number of the request's first byte (0 and
 	// HasSeq false for Unix sockets). Both ends of a connection see the same Seq.
 	Conn   uint64

@@ -10,9 +10,12 @@ package fastcgi
 
 import (
 	"bytes"
+	"encoding/binary"
+	"hash/fnv"
 	"strconv"
 	"strings"
 
+	"breadcrumb/internal/ledger"
 	"breadcrumb/internal/span"
 	"breadcrumb/probes"
 
@@ -34,7 +37,7 @@ func New(http probes.Protocol) probes.Protocol {
 		Name:   "fastcgi",
 		Detect: func(_ probes.Direction, head []byte) (probes.Verdict, bool) { return begins(head), true },
 		New: func(c *probes.Conn, server bool) probes.Decoder {
-			d := &decoder{conn: *c, server: server, http: http, in: probes.Ingress, out: probes.Egress}
+			d := &decoder{of: c, conn: *c, server: server, http: http, in: probes.Ingress, out: probes.Egress}
 			if !server {
 				d.in, d.out = probes.Egress, probes.Ingress
 			}
@@ -48,7 +51,8 @@ func New(http probes.Protocol) probes.Protocol {
 
 // decoder follows one connection, on which one request is under way at a time: nginx, Apache and PHP-FPM know no more.
 type decoder struct {
-	conn    probes.Conn
+	of      *probes.Conn
+	conn    probes.Conn // the same, as the decoder of a request sees it
 	server  bool
 	http    probes.Protocol
 	in, out probes.Direction
@@ -61,11 +65,13 @@ type stream struct {
 	known  bool
 	pos    uint64 // of the next byte
 	header [headerSize]byte
-	have   int    // bytes of the header
-	record record // when they are all there
-	left   int    // of its content
-	pad    int    // of what follows that
-	lost   bool   // where the next record begins is not known
+	have   int          // bytes of the header
+	first  probes.Chunk // in which the first of them passed, without its bytes; of requests only
+	at     uint64       // the position of that
+	record record       // when they are all there
+	left   int          // of its content
+	pad    int          // of what follows that
+	lost   bool         // where the next record begins is not known
 }
 
 // request is one that is under way, and its response.
@@ -73,25 +79,36 @@ type request struct {
 	id     uint16
 	begin  probes.Chunk // in which it began
 	inner  probes.Decoder
-	told   bool   // HTTP/1's decoder has it
-	params []byte // so far
-	cut    bool   // some of them were not captured
-	head   []byte // of the response, so far
+	span   *span.Span // while it is open
+	told   bool       // HTTP/1's decoder has it
+	params []byte     // so far
+	cut    bool       // some of them were not captured
+	head   []byte     // of the response, so far
 	pos    [2]uint64
 	body   uint64 // bytes of the request's that are to come
 	headed bool   // the head of the response is told
-	done   bool   // HTTP/1's decoder has made its span
+	done   bool   // its span is made, or lost: HTTP/1's decoder is told no more
 	last   int64  // when the last of the response passed
 }
 
 // Decode implements probes.Decoder.
 func (d *decoder) Decode(c *probes.Chunk, out probes.Out) error {
+	err := d.take(c, out)
+	if err != nil {
+		clear(c.Tail)
+		d.lose(ledger.Unparsed, out)
+	}
+	return err
+}
+
+// take follows a direction through the bytes of c.
+func (d *decoder) take(c *probes.Chunk, out probes.Out) error {
 	s := &d.streams[c.Dir]
 	if c.Lost {
 		for i := range d.streams {
 			d.streams[i].lost = true
 		}
-		d.giveUp(c.Begin, true, out)
+		d.lose(ledger.RingFull, out)
 	}
 	if !s.known && c.Total > 0 {
 		s.known, s.pos = true, c.Pos
@@ -105,9 +122,12 @@ func (d *decoder) Decode(c *probes.Chunk, out probes.Out) error {
 		*s = stream{known: true, pos: c.Pos}
 	}
 	s.pos = c.Pos
+	named := c.Named && c.Dir == d.in && (s.lost || s.have > 0 || begins(head) == probes.No)
 	if err := d.feed(s, c, head, out); err != nil {
-		d.giveUp(c.Begin, false, out)
 		return err
+	}
+	if r := d.request; named && r != nil && r.span != nil && r.begin.Pos < c.Pos {
+		out.Alias(c.ID, r.span) // the rest of a request, after a part of its response, was taken for a new one
 	}
 	tail := c.Tail[:min(uint64(len(c.Tail)), c.Total-uint64(len(head)))]
 	if hidden := c.Total - uint64(len(head)+len(tail)); hidden > 0 {
@@ -132,6 +152,7 @@ func (d *decoder) resumes(c *probes.Chunk, head []byte) bool {
 func (d *decoder) skip(s *stream, c *probes.Chunk, n uint64, out probes.Out) {
 	s.pos += n
 	if s.lost {
+		d.missed(c, out)
 		return
 	}
 	if s.have < headerSize {
@@ -147,7 +168,7 @@ func (d *decoder) skip(s *stream, c *probes.Chunk, n uint64, out probes.Out) {
 	pad := min(n, uint64(s.pad))
 	s.pad -= int(pad)
 	if n -= pad; s.left == 0 && s.pad == 0 {
-		s.have = 0
+		d.complete(s, c, out)
 	}
 	if n > 0 {
 		d.desync(s, c, n, out)
@@ -157,19 +178,27 @@ func (d *decoder) skip(s *stream, c *probes.Chunk, n uint64, out probes.Out) {
 // desync is called when n bytes passed unseen in which at least one record begins. A response's last one has a known length.
 func (d *decoder) desync(s *stream, c *probes.Chunk, n uint64, out probes.Out) {
 	r := d.request
-	if c.Dir == d.out && s.have == 0 && n == endSize && r != nil && s.pos >= c.Pos+c.Total {
-		d.end(c.End, out)
+	rest := c.Pos + c.Total - s.pos
+	if c.Dir == d.out && r != nil && r.headed && s.have == 0 && n >= headerSize && n+rest == endSize && rest <= uint64(len(c.Tail)) {
+		s.have, s.record, s.left, s.pad = headerSize, record{kind: endRequest, id: r.id}, int(rest), 0
+		if rest == 0 {
+			d.complete(s, c, out)
+		}
 		return
 	}
 	s.lost = true
-	if r == nil {
-		return
-	}
-	if c.Dir == d.in && !r.told {
+	if c.Dir == d.in && r != nil && !r.told {
 		r.cut = true
 		d.tell(c, out)
 	}
-	if c.Dir == d.out {
+	d.missed(c, out)
+}
+
+// missed is called for bytes of which it is not known what they are. A response's head may have been in them, so none is looked for
+// in what follows.
+func (d *decoder) missed(c *probes.Chunk, out probes.Out) {
+	if r := d.request; r != nil && c.Dir == d.out {
+		d.answered(c, true, out)
 		r.last = c.End
 	}
 }
@@ -179,13 +208,17 @@ func (d *decoder) feed(s *stream, c *probes.Chunk, b []byte, out probes.Out) err
 	if s.lost {
 		clear(b)
 		s.pos += uint64(len(b))
-		if r := d.request; r != nil && c.Dir == d.out {
-			r.last = c.End
+		if len(b) > 0 {
+			d.missed(c, out)
 		}
 		return nil
 	}
 	for len(b) > 0 {
 		if s.have < headerSize {
+			if s.have == 0 && c.Dir == d.in {
+				s.first, s.at = *c, s.pos
+				s.first.Head, s.first.Tail = nil, nil
+			}
 			n := copy(s.header[s.have:], b)
 			s.have += n
 			s.pos += uint64(n)
@@ -195,10 +228,12 @@ func (d *decoder) feed(s *stream, c *probes.Chunk, b []byte, out probes.Out) err
 			}
 			var ok bool
 			if s.record, ok = parseHeader(s.header[:]); !ok {
+				clear(b) // nobody has a use for what follows
 				return probes.ErrNotProtocol
 			}
 			s.left, s.pad = s.record.length, s.record.padding
 			if err := d.header(s, c, out); err != nil {
+				clear(b)
 				return err
 			}
 		}
@@ -211,18 +246,24 @@ func (d *decoder) feed(s *stream, c *probes.Chunk, b []byte, out probes.Out) err
 		}
 		n = min(s.pad, len(b))
 		if s.left == 0 {
+			clear(b[:n]) // it may be anything, a rest of what its buffer held above all
 			s.pad -= n
 			s.pos += uint64(n)
 			b = b[n:]
 		}
 		if s.left == 0 && s.pad == 0 {
-			s.have = 0
-			if s.record.kind == endRequest && c.Dir == d.out && d.request != nil && s.record.id == d.request.id {
-				d.end(c.End, out)
-			}
+			d.complete(s, c, out)
 		}
 	}
 	return nil
+}
+
+// complete is called when all of a record has passed.
+func (d *decoder) complete(s *stream, c *probes.Chunk, out probes.Out) {
+	s.have = 0
+	if s.record.kind == endRequest && c.Dir == d.out && d.request != nil && s.record.id == d.request.id {
+		d.end(c.End, out)
+	}
 }
 
 // header is called when a record's header is complete.
@@ -230,16 +271,17 @@ func (d *decoder) header(s *stream, c *probes.Chunk, out probes.Out) error {
 	r := d.request
 	switch {
 	case c.Dir == d.in && s.record.kind == beginRequest:
-		if r != nil && r.id != s.record.id && r.told {
+		if r != nil && r.id != s.record.id && r.told && !d.streams[d.out].lost {
 			return probes.ErrNotProtocol // several at once
 		}
-		d.giveUp(c.Begin, false, out)
-		d.request = &request{id: s.record.id, begin: *c, inner: d.http.New(&d.conn, d.server), last: c.End}
-		d.request.begin.Head, d.request.begin.Tail = nil, nil
-		if pos := s.pos - headerSize; pos > c.Pos { // it began within the chunk
-			d.request.begin.Named = false
-			d.request.begin.Evidence.Seq += uint32(pos - c.Pos)
+		d.replace(out)
+		d.conn.Target = d.of.Target // another process may use the connection by now
+		d.request = &request{id: s.record.id, begin: s.first, inner: d.http.New(&d.conn, d.server), last: c.End}
+		if b := &d.request.begin; s.at > b.Pos || !b.Named { // it began within the chunk
+			b.ID = mint(d.conn.ID, s.at)
+			b.Evidence.Seq += uint32(s.at - b.Pos)
 		}
+		d.request.begin.Named = true
 	case c.Dir == d.in && s.record.kind == params && s.record.length == 0 && r != nil && r.id == s.record.id:
 		d.tell(c, out)
 	}
@@ -259,6 +301,7 @@ func (d *decoder) content(s *stream, c *probes.Chunk, b []byte, out probes.Out) 
 			r.params = append(r.params, b[:n]...)
 			r.cut = n < len(b)
 		}
+	case c.Dir == d.in && s.record.kind == beginRequest: // begins looks at it
 	case c.Dir == d.in && s.record.kind == stdin:
 		d.body(c, d.in, uint64(len(b)), out)
 		clear(b)
@@ -267,7 +310,7 @@ func (d *decoder) content(s *stream, c *probes.Chunk, b []byte, out probes.Out) 
 	case c.Dir == d.out && s.record.kind == stdout:
 		d.body(c, d.out, uint64(len(b)), out)
 		clear(b)
-	case s.record.kind == stderr:
+	default:
 		clear(b)
 	}
 	if c.Dir == d.out {
@@ -304,14 +347,29 @@ func (d *decoder) tell(c *probes.Chunk, out probes.Out) {
 	r.told = true
 	var head []byte
 	head, r.body = requestHead(r.params, r.cut)
-	first := r.begin
-	first.Dir, first.Pos, first.Head, first.Total, first.Lost = d.in, 0, head, uint64(len(head)), false
-	first.End = max(first.Begin, c.End)
-	if r.cut || len(head) == 0 {
-		first.Total++ // something is not seen of it
+	r.params = nil
+	if len(head) > 0 {
+		first := r.begin
+		first.Dir, first.Pos, first.Head, first.Total, first.Lost = d.in, 0, head, uint64(len(head)), false
+		first.End = max(first.Begin, c.End)
+		if r.cut {
+			first.Total++ // something is not seen of it
+		}
+		_ = r.inner.Decode(&first, d.marked(out)) // it is a well-formed head, if the method is
+		r.pos[d.in] = first.Total
 	}
-	_ = r.inner.Decode(&first, d.marked(out)) // it is a well-formed head
-	r.pos[d.in], r.params = first.Total, nil
+	if r.span != nil {
+		return
+	}
+	r.done = true
+	if t := d.conn.Target; t != nil {
+		t.Account.Add(ledger.Seen, 1)
+		if r.cut {
+			t.Account.Add(ledger.Truncated, 1)
+		} else {
+			t.Account.Add(ledger.Unparsed, 1)
+		}
+	}
 }
 
 // body passes n bytes of a message's body.
@@ -347,6 +405,7 @@ func (d *decoder) answer(c *probes.Chunk, b []byte, out probes.Out) {
 			d.body(c, d.out, uint64(rest), out)
 		}
 	case len(r.head) == maxHead:
+		clear(b[maxHead-before:])
 		d.answered(c, true, out)
 	}
 }
@@ -360,24 +419,44 @@ func (d *decoder) answered(c *probes.Chunk, cut bool, out probes.Out) {
 	d.tell(c, out)
 	r.headed = true
 	head := responseHead(r.head, cut)
+	r.head = nil
+	switch {
+	case r.done:
+		return
+	case head == nil && c.Unreadable:
+		d.drop(r, ledger.Unreadable, out)
+		return
+	case head == nil && cut:
+		d.drop(r, ledger.Truncated, out)
+		return
+	case head == nil:
+		d.drop(r, ledger.Unparsed, out)
+		return
+	}
 	b := *c
 	b.Dir, b.Pos, b.Total, b.Head, b.Tail, b.Named, b.Lost = d.out, 0, uint64(len(head)), head, nil, false, false
 	if cut {
 		b.Total++
 	}
 	_ = r.inner.Decode(&b, d.marked(out))
-	r.pos[d.out], r.head = b.Total, nil
+	r.pos[d.out] = b.Total
 }
 
 // end is called when the request's end has been told at time t (Unix ns).
 func (d *decoder) end(t int64, out probes.Out) {
 	r := d.request
-	if !r.headed && len(r.head) > 0 {
-		d.answered(&probes.Chunk{Begin: t, End: t}, true, out)
+	if !r.told {
+		r.cut = true
+		d.tell(&r.begin, out)
 	}
-	if d.server {
+	c := &probes.Chunk{Begin: t, End: t}
+	if !r.headed && len(r.head) > 0 {
+		d.answered(c, false, out)
+	}
+	d.body(c, d.out, 1, out) // what tells the end is the last of the response
+	if !r.done && d.server {
 		r.inner.End(probes.LocalClosed, t, d.marked(out))
-	} else {
+	} else if !r.done {
 		r.inner.End(probes.PeerClosed, t, d.marked(out))
 	}
 	d.close(probes.Closed, t, out)
@@ -385,35 +464,49 @@ func (d *decoder) end(t int64, out probes.Out) {
 
 // close ends what is left of the request.
 func (d *decoder) close(e probes.End, t int64, out probes.Out) {
-	d.request.inner.End(e, t, d.marked(out))
+	if r := d.request; !r.done {
+		r.inner.End(e, t, d.marked(out))
+	}
 	d.request = nil
 }
 
-// giveUp ends a request of whose end nothing was told; lost: because of lost events.
-func (d *decoder) giveUp(t int64, lost bool, out probes.Out) {
+// replace ends a request of whose end nothing was told, as the next one begins. If nothing of its response was seen, that has
+// passed all the same.
+func (d *decoder) replace(out probes.Out) {
 	r := d.request
 	if r == nil {
 		return
 	}
-	if lost {
-		r.cut = r.cut || !r.told
-		d.tell(&r.begin, out)
-		_ = r.inner.Decode(&probes.Chunk{Dir: d.in, Pos: r.pos[d.in], Begin: t, End: t, Lost: true}, d.marked(out))
-	}
-	d.finish(probes.Closed, max(r.last, r.begin.Begin), out)
+	t := max(r.last, r.begin.Begin)
+	r.cut = r.cut || !r.told
+	d.answered(&probes.Chunk{Begin: t, End: t}, true, out)
+	d.end(t, out)
 }
 
-// finish ends the request with its connection, or as if it had.
-func (d *decoder) finish(e probes.End, t int64, out probes.Out) {
+// lose gives up what is under way.
+func (d *decoder) lose(cause ledger.Entry, out probes.Out) {
 	r := d.request
-	if !r.told {
-		d.tell(&r.begin, out)
-	}
-	if r.headed && e != probes.Reset && e != probes.Stopped {
-		d.end(t, out)
+	if r == nil {
 		return
 	}
-	d.close(e, t, out)
+	r.cut = r.cut || !r.told
+	d.tell(&r.begin, out)
+	d.drop(r, cause, out)
+	d.request = nil
+}
+
+// drop gives up the span of a request.
+func (d *decoder) drop(r *request, cause ledger.Entry, out probes.Out) {
+	s := r.span
+	r.span, r.done = nil, true
+	if s == nil {
+		return
+	}
+	if s.Target != nil {
+		s.Target.Account.Add(cause, 1)
+	}
+	s.State = span.Lost
+	out.Span(s)
 }
 
 // End implements probes.Decoder.
@@ -422,10 +515,12 @@ func (d *decoder) End(e probes.End, t int64, out probes.Out) {
 	if r == nil || e == probes.PeerClosed && d.server || e == probes.LocalClosed && !d.server {
 		return
 	}
-	if r.headed && r.last != 0 {
-		t = r.last
+	d.tell(&r.begin, out)
+	if r.headed && e != probes.Reset && e != probes.Stopped {
+		d.end(r.last, out)
+		return
 	}
-	d.finish(e, t, out)
+	d.close(e, t, out)
 }
 
 // Waiting implements probes.Decoder: what ends a response is a record of its own.
@@ -449,9 +544,15 @@ type marked struct {
 var protocolName = semconv.NetworkProtocolName("fastcgi")
 
 func (m marked) Span(s *span.Span) {
-	m.request.done = m.request.done || s.State == span.Done || s.State == span.Lost
-	if s.State == span.Done {
+	switch s.State {
+	case span.Open:
+		m.request.span = s
+	case span.Answered:
+	case span.Done:
 		s.Attrs = append(withoutVersion(s.Attrs), protocolName)
+		m.request.span, m.request.done = nil, true
+	case span.Lost:
+		m.request.span, m.request.done = nil, true
 	}
 	m.Out.Span(s)
 }
@@ -467,6 +568,14 @@ func withoutVersion(attrs []attribute.KeyValue) []attribute.KeyValue {
 	return kept
 }
 
+// mint names a request that the kernel side did not name, by where it began: replays must give the same name.
+func mint(conn, pos uint64) (id trace.SpanID) {
+	h := fnv.New64a()
+	_, _ = h.Write(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, conn), pos))
+	h.Sum(id[:0])
+	return id
+}
+
 // requestHead puts a request's parameters into HTTP/1's words; cut: some are not known. It is empty if the method is not. body is
 // the length of what follows.
 func requestHead(b []byte, cut bool) (_ []byte, body uint64) {
@@ -474,8 +583,8 @@ func requestHead(b []byte, cut bool) (_ []byte, body uint64) {
 	var fields bytes.Buffer
 	forwarded := false
 	pairs(b, func(key, value []byte) {
-		if bytes.ContainsAny(value, "\r\n") {
-			return
+		if bytes.ContainsAny(key, "\r\n \t:") || bytes.ContainsAny(value, "\r\n") {
+			return // it could not be told from other fields
 		}
 		switch k := string(key); k {
 		case "REQUEST_METHOD":
@@ -508,8 +617,9 @@ func requestHead(b []byte, cut bool) (_ []byte, body uint64) {
 				field(&fields, "content-length", value)
 			}
 		default:
-			if header, ok := strings.CutPrefix(k, "HTTP_"); ok && header != "" && header != "CONTENT_LENGTH" && header != "TRANSFER_ENCODING" {
-				header = strings.ReplaceAll(strings.ToLower(header), "_", "-")
+			header, ok := strings.CutPrefix(k, "HTTP_")
+			header = strings.ReplaceAll(strings.ToLower(header), "_", "-")
+			if ok && header != "" && header != "content-length" && header != "transfer-encoding" {
 				forwarded = forwarded || header == "x-forwarded-for" || header == "forwarded"
 				field(&fields, header, value)
 			}
@@ -562,21 +672,35 @@ func field(b *bytes.Buffer, name string, value []byte) {
 	b.WriteString("\r\n")
 }
 
-// responseHead puts a response's head into HTTP/1's words; cut: there is more of it. Its body ends with the request.
+// responseHead puts a response's head into HTTP/1's words; cut: there is more of it. Its body ends with the request. It is nil if
+// the status is not known. That comes first by custom, so what is cut off does not hold it, if there is anything else.
 func responseHead(b []byte, cut bool) []byte {
-	status, location := []byte("200"), false
+	var status []byte
+	location := false
+	if cut {
+		if b = b[:bytes.LastIndexByte(b, '\n')+1]; len(b) == 0 {
+			return nil
+		}
+	}
 	for line := range bytes.Lines(b) {
 		name, value, _ := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte{':'})
 		value = bytes.TrimSpace(value)
 		switch {
-		case strings.EqualFold(string(name), "status") && len(value) >= 3:
-			status, location = value[:3], false
-		case strings.EqualFold(string(name), "location") && string(status) == "200":
-			location = bytes.Contains(value, []byte("://"))
+		case strings.EqualFold(string(name), "status"):
+			if !isStatus(value) {
+				return nil
+			}
+			status = value[:3]
+		case strings.EqualFold(string(name), "location"):
+			location = bytes.Contains(value, []byte("://")) && value[0] != '/'
 		}
 	}
-	if location { // RFC 3875, section 6.2.4
+	switch {
+	case status != nil:
+	case location: // RFC 3875, section 6.2.3
 		status = []byte("302")
+	default:
+		status = []byte("200")
 	}
 	head := append(append([]byte("HTTP/1.1 "), status...), " \r\n"...)
 	if !cut {
@@ -585,14 +709,26 @@ func responseHead(b []byte, cut bool) []byte {
 	return head
 }
 
+// isStatus says whether a value begins with a status code. A script answers once: there are no interim ones.
+func isStatus(b []byte) bool {
+	digit := func(i int) bool { return i < len(b) && b[i] >= '0' && b[i] <= '9' }
+	return digit(0) && b[0] >= '2' && digit(1) && digit(2) && !digit(3)
+}
+
 // endOfHead finds the blank line that ends a response's head; end is -1 if there is none yet.
 func endOfHead(b []byte) (end, length int) {
 	for i := range b {
-		switch {
-		case bytes.HasPrefix(b[i:], []byte("\r\n\r\n")):
-			return i, 4
-		case bytes.HasPrefix(b[i:], []byte("\n\n")):
-			return i, 2
+		rest := b[i:]
+		if i > 0 && rest[0] == '\n' {
+			rest = rest[1:]
+		} else if i > 0 {
+			continue
+		}
+		switch n := len(b) - i - len(rest); {
+		case bytes.HasPrefix(rest, []byte("\r\n")):
+			return i, n + 2
+		case bytes.HasPrefix(rest, []byte("\n")):
+			return i, n + 1
 		}
 	}
 	return -1, 0

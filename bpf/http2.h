@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/*
+ * Just enough of HTTP/2 to pass over the bodies: the frames' headers are walked, and everything but the payload of large DATA
+ * frames is told. RFC 9113, sections 3.4 and 4.1.
+ */
+#ifndef HTTP2_H
+#define HTTP2_H
+
+#include "http1.h"
+
+enum {
+	PREFACE_SIZE = 24,
+	FRAME_HEADER = 9,
+	FRAME_DATA = 0,
+	FRAME_PRIORITY = 2,
+	FRAME_PING = 6,
+	FRAME_WINDOW_UPDATE = 8,
+	FRAME_TYPES = 0x20,  /* types beyond are nobody's: it is not the header of a frame */
+	FRAME_MAX = 1 << 20, /* as is a length beyond; most endpoints allow 16 KiB */
+	DATA_SHOWN = 5,	     /* bytes of a large DATA frame: the prefix of a gRPC message */
+	DATA_SMALL = 64,     /* a smaller one is told with what surrounds it */
+	FRAMES_A_PIECE = 48, /* frames in one event at most */
+};
+
+/* What a client begins with: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n". */
+static __always_inline bool http2_preface(u64 word)
+{
+	return word == WORD('P', 'R', 'I', ' ', '*', ' ', 'H', 'T');
+}
+
+#endif

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package http2
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"breadcrumb/probes"
+)
+
+// RFC 9113, section 4.1.
+const headerSize = 9
+
+// preface is what a client begins with (section 3.4).
+var preface = []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+
+// kind is a frame's type (section 6).
+type kind uint8
+
+const (
+	data kind = iota
+	headers
+	priority
+	rstStream
+	settings
+	pushPromise
+	ping
+	goAway
+	windowUpdate
+	continuation
+	// maxKind is beyond all that are registered; what has a greater one is taken for something else.
+	maxKind = 0x20
+)
+
+// Flags.
+const (
+	endStream   = 0x1
+	endHeaders  = 0x4
+	padded      = 0x8
+	hasPriority = 0x20
+)
+
+// maxFrame is the longest frame that is believed: most endpoints allow 16 KiB, few more than some hundred.
+const maxFrame = 1 << 20
+
+// frame is a frame's header.
+type frame struct {
+	length int
+	kind   kind
+	flags  uint8
+	stream uint32
+}
+
+// parseFrame takes nine bytes.
+func parseFrame(b []byte) (f frame, ok bool) {
+	f = frame{int(b[0])<<16 | int(b[1])<<8 | int(b[2]), kind(b[3]), b[4], binary.BigEndian.Uint32(b[5:]) & (1<<31 - 1)}
+	if f.length > maxFrame || f.kind >= maxKind {
+		return f, false
+	}
+	switch f.kind {
+	case data, headers, continuation:
+		return f, f.stream != 0
+	case rstStream:
+		return f, f.stream != 0 && f.length == 4
+	case priority:
+		return f, f.stream != 0 && f.length == 5
+	case settings:
+		return f, f.stream == 0 && f.length%6 == 0
+	case ping:
+		return f, f.stream == 0 && f.length == 8
+	case windowUpdate:
+		return f, f.length == 4
+	case goAway:
+		return f, f.stream == 0 && f.length >= 8
+	}
+	return f, true
+}
+
+// unwrap takes padding and priority off a HEADERS or PUSH_PROMISE frame's payload, and padding off a DATA frame's.
+func (f frame) unwrap(b []byte) ([]byte, bool) {
+	pad := 0
+	if f.flags&padded != 0 && (f.kind == headers || f.kind == data || f.kind == pushPromise) {
+		if len(b) == 0 {
+			return nil, false
+		}
+		pad, b = int(b[0]), b[1:]
+	}
+	skip := 0
+	switch {
+	case f.kind == headers && f.flags&hasPriority != 0:
+		skip = 5
+	case f.kind == pushPromise:
+		skip = 4
+	}
+	if skip+pad > len(b) {
+		return nil, false
+	}
+	return b[skip : len(b)-pad], true
+}
+
+// detect looks for a client's preface, or, in the middle of a connection, for a HEADERS frame that begins as requests do, or
+// responses.
+func detect(_ probes.Direction, head []byte) (v probes.Verdict, requests bool) {
+	if n := min(len(head), len(preface)); bytes.Equal(head[:n], preface[:n]) {
+		if n == len(preface) {
+			return probes.Yes, true
+		}
+		return probes.Maybe, true
+	}
+	for len(head) >= headerSize {
+		f, ok := parseFrame(head)
+		if !ok {
+			return probes.No, false
+		}
+		payload := head[headerSize:min(len(head), headerSize+f.length)]
+		if f.kind == headers {
+			if f.stream%2 == 0 || f.flags&endHeaders == 0 {
+				return probes.No, false
+			}
+			f.flags &^= padded
+			block, ok := f.unwrap(payload)
+			if !ok {
+				return probes.No, false
+			}
+			return begins(block)
+		}
+		head = head[headerSize+len(payload):]
+	}
+	return probes.No, false
+}
+
+// begins says whether a header block begins with a pseudo-field, and whether with a request's (RFC 9113, section 8.3).
+func begins(block []byte) (v probes.Verdict, requests bool) {
+	for len(block) > 0 && block[0]&0xe0 == 0x20 { // a change of the table's size
+		_, rest, ok := integer(block, 5)
+		if !ok {
+			return probes.No, false
+		}
+		block = rest
+	}
+	if len(block) == 0 {
+		return probes.No, false
+	}
+	var i uint64
+	switch c := block[0]; {
+	case c&0x80 != 0:
+		i = uint64(c & 0x7f)
+	case c&0x40 != 0:
+		i = uint64(c & 0x3f)
+	default:
+		i = uint64(c & 0x0f)
+	}
+	switch {
+	case 1 <= i && i <= 7:
+		return probes.Yes, true
+	case 8 <= i && i <= 14:
+		return probes.Yes, false
+	}
+	return probes.No, false
+}
