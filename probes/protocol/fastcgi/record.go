@@ -12,7 +12,8 @@ import (
 const (
 	version    = 1
 	headerSize = 8
-	endSize    = headerSize + 8 // of an end of a request, with its body
+	beginSize  = headerSize + 8 // of a beginning of a request, with its body
+	endSize    = headerSize + 8 // of an end
 
 	responder = 1 // role
 )

@@ -19,6 +19,29 @@ const (
 	maxTraceValue   = 256
 )
 
+// ContextFields are the header fields that carry a trace context, as they were sent; nil where there is none.
+type ContextFields struct {
+	Traceparent, Tracestate            []byte
+	B3, B3TraceID, B3SpanID, B3Sampled []byte
+	B3Flags                            []byte
+}
+
+// Context is the trace context that they carry; not valid if they carry none.
+func (f *ContextFields) Context() (c span.Context) {
+	r := request{
+		traceparent: f.Traceparent, tracestate: f.Tracestate, b3: f.B3, b3Trace: f.B3TraceID, b3Span: f.B3SpanID,
+		b3Sampled: f.B3Sampled, b3Debug: string(f.B3Flags) == "1",
+	}
+	if f.Traceparent != nil {
+		r.traceparents = 1
+	}
+	if f.Tracestate != nil {
+		r.states = 1
+	}
+	r.context(&c)
+	return c
+}
+
 // context sets the trace context that the request carries.
 func (r *request) context(c *span.Context) {
 	if r.traceparents == 1 && parseTraceparent(r.traceparent, c) {

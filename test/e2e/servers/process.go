@@ -174,13 +174,19 @@ func (p *Process) Stop() {
 	})
 }
 
-// Tail is the end of what the program wrote.
-func (p *Process) Tail() string {
+// Whole is what the program wrote.
+func (p *Process) Whole() string {
 	out, err := os.ReadFile(p.Output)
 	if err != nil {
 		return err.Error()
 	}
-	return string(out[max(0, len(out)-4000):])
+	return string(out)
+}
+
+// Tail is the end of what the program wrote.
+func (p *Process) Tail() string {
+	out := p.Whole()
+	return out[max(0, len(out)-4000):]
 }
 
 // Children are the processes that pid started and that still run.

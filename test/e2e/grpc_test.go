@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"breadcrumb/test/e2e/servers"
+)
+
+// call is what a client says of a call that it has made.
+type call struct{ Method, Code string }
+
+// callsOf reads what a client of gRPC says of its calls.
+func callsOf(t *testing.T, out string) (calls []call) {
+	t.Helper()
+	for line := range strings.Lines(out) {
+		var c call
+		if err := json.Unmarshal([]byte(line), &c); err != nil || c.Method == "" {
+			t.Fatalf("%s: %v", line, err)
+		}
+		calls = append(calls, c)
+	}
+	return calls
+}
+
+// tally counts calls.
+func tally(calls []call) map[call]int {
+	n := map[call]int{}
+	for _, c := range calls {
+		n[c]++
+	}
+	return n
+}
+
+// spanCall is what a span says of a call.
+func spanCall(s *Span) call { return call{s.Text("rpc.method"), s.Text("rpc.response.status_code")} }
+
+// calling runs a client to its end, in a control group, and returns what it said.
+func calling(t *testing.T, cgroup *servers.Cgroup, env []string, name string, args ...string) []call {
+	t.Helper()
+	p := servers.Run(t, servers.Options{Cgroup: cgroup, Env: env}, name, args...)
+	<-p.Done()
+	return callsOf(t, p.Whole())
+}
+
+// grpcServers are servers, and what tells the process that answers.
+var grpcServers = []struct {
+	name  string
+	start func(t testing.TB, o servers.Options) *servers.Server
+}{
+	{"Go", servers.GRPC},
+	{"Python", func(t testing.TB, o servers.Options) *servers.Server { return servers.GRPCPython(t, o) }},
+	{"asyncio", func(t testing.TB, o servers.Options) *servers.Server { return servers.GRPCPython(t, o, "asyncio") }},
+	{"Node", servers.GRPCNode},
+}
+
+// grpcClients make n calls of some kinds, streams at once.
+var grpcClients = []struct {
+	name string
+	call func(t *testing.T, cgroup *servers.Cgroup, addr string, n int, kind string, streams int) []call
+}{
+	{"Go", func(t *testing.T, cgroup *servers.Cgroup, addr string, n int, kind string, streams int) []call {
+		return calling(t, cgroup, nil, servers.GRPCClient(t), "-addr", addr, "-n", strconv.Itoa(n), "-kind", kind, "-conns", "2", "-streams", strconv.Itoa(streams))
+	}},
+	{"Python", func(t *testing.T, cgroup *servers.Cgroup, addr string, n int, kind string, streams int) []call {
+		return calling(t, cgroup, []string{servers.PythonPath()}, "/usr/bin/python3", servers.GRPCClientPython(t), addr, strconv.Itoa(n), kind, strconv.Itoa(streams))
+	}},
+	{"Node", func(t *testing.T, cgroup *servers.Cgroup, addr string, n int, kind string, streams int) []call {
+		return calling(t, cgroup, []string{servers.NodePath()}, "node", servers.GRPCClientNode(t), addr, strconv.Itoa(n), kind, strconv.Itoa(streams))
+	}},
+}
+
+// races are the kinds of call whose outcome the two ends may see differently.
+const races = "deadline,cancel"
+
+// TestGRPC has clients call servers in every way, and holds the spans to what the clients say.
+func TestGRPC(t *testing.T) {
+	for _, s := range grpcServers {
+		for _, c := range grpcClients {
+			if s.name != "Go" && c.name != "Go" {
+				continue // each has met the other side's kind
+			}
+			for _, kind := range []string{"mixed,large", races} {
+				t.Run(fmt.Sprintf("%s to %s/%s", c.name, s.name, strings.Split(kind, ",")[0]), func(t *testing.T) {
+					cgroup := servers.NewCgroup(t)
+					server := s.start(t, servers.Options{Cgroup: cgroup})
+					agent := StartAgent(t, AgentOptions{Select: []string{"--cgroup", cgroup.Path}})
+					truth := c.call(t, cgroup, server.Addr, 120, kind, 8)
+					if len(truth) != 120 {
+						t.Fatalf("the client has made %d calls", len(truth))
+					}
+					agent.WaitSpans(2 * len(truth))
+					spans, summary := agent.Stop()
+					NothingLost(t, summary, 2*len(truth))
+					compareCalls(t, spans, truth, kind == races)
+				})
+			}
+		}
+	}
+}
+
+// TestGRPCManyAtOnce makes many calls at once on few connections.
+func TestGRPCManyAtOnce(t *testing.T) {
+	const calls = 20_000
+	cgroup := servers.NewCgroup(t)
+	server := servers.GRPC(t, servers.Options{Cgroup: cgroup})
+	agent := StartAgent(t, AgentOptions{Select: []string{"--cgroup", cgroup.Path}})
+	truth := calling(t, cgroup, nil, servers.GRPCClient(t), "-addr", server.Addr, "-n", strconv.Itoa(calls), "-conns", "4", "-streams", "50")
+	agent.WaitSpans(2 * calls)
+	spans, summary := agent.Stop()
+	NothingLost(t, summary, 2*calls)
+	compareCalls(t, spans, truth, false)
+}
+
+// compareCalls holds the spans of both ends to what the client says of its calls; race: only the methods.
+func compareCalls(t *testing.T, spans []*Span, truth []call, race bool) {
+	t.Helper()
+	want := tally(truth)
+	byID := map[string]*Span{}
+	var client, server []call
+	for _, s := range spans {
+		byID[s.SpanID] = s
+	}
+	for _, s := range spans {
+		if s.Name != s.Text("rpc.method") || s.Text("rpc.system.name") != "grpc" || s.End < s.Start {
+			t.Errorf("not a call: %s", s.Line)
+		}
+		if s.Kind == "client" {
+			client = append(client, spanCall(s))
+			continue
+		}
+		server = append(server, spanCall(s))
+		if parent := byID[s.ParentID]; parent == nil || parent.Kind != "client" || parent.Name != s.Name || parent.TraceID != s.TraceID {
+			t.Errorf("not under the call that it answers: %s", s.Line)
+		}
+	}
+	for side, got := range map[string][]call{"client": client, "server": server} {
+		if have := tally(got); !race && !maps.Equal(have, want) {
+			t.Errorf("%s spans are of %v, want %v", side, have, want)
+		}
+		if have, want := tally(withoutCodes(got)), tally(withoutCodes(truth)); !maps.Equal(have, want) {
+			t.Errorf("%s spans are of %v, want %v", side, have, want)
+		}
+		for _, c := range got {
+			if race && !slices.Contains([]string{"OK", "CANCELLED", "DEADLINE_EXCEEDED"}, c.Code) {
+				t.Errorf("%s span of %v", side, c)
+			}
+		}
+	}
+}
+
+func withoutCodes(calls []call) (methods []call) {
+	for _, c := range calls {
+		methods = append(methods, call{Method: c.Method})
+	}
+	return methods
+}
