@@ -41,8 +41,8 @@ const (
 	hasPriority = 0x20
 )
 
-// maxFrame is the longest frame that is believed: most endpoints allow 16 KiB, few more than some hundred.
-const maxFrame = 1 << 20
+// maxFrame is the longest frame that is believed: most endpoints allow 16 KiB, gRPC's C core 4 MiB.
+const maxFrame = 1 << 23
 
 // frame is a frame's header.
 type frame struct {

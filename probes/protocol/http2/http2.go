@@ -58,6 +58,8 @@ type decoder struct {
 	sides   [2]side // by probes.Direction
 	streams map[uint32]*stream
 	dead    bool
+	grpc    bool // it was seen to carry gRPC
+	common  common
 }
 
 // side is one direction.
@@ -168,8 +170,11 @@ func (d *decoder) feed(s *side, c *probes.Chunk, b []byte, pos uint64, out probe
 				return probes.ErrNotProtocol
 			}
 			s.frame, s.left = f, f.length
-			if f.kind == headers || f.kind == pushPromise {
+			switch f.kind {
+			case headers, pushPromise:
 				s.buf, s.over, s.first, s.origin = s.buf[:0], false, f, s.start
+			case rstStream:
+				s.buf, s.over = s.buf[:0], false
 			}
 			if f.kind == data {
 				// The rest of it may pass unseen. It is no longer than what moves at once.
@@ -188,9 +193,6 @@ func (d *decoder) feed(s *side, c *probes.Chunk, b []byte, pos uint64, out probe
 		n := min(s.left, len(b))
 		switch s.frame.kind {
 		case headers, continuation, pushPromise, rstStream:
-			if s.frame.kind == rstStream {
-				s.buf = s.buf[:0]
-			}
 			if len(s.buf)+n > maxBlock {
 				s.over = true
 			} else if !s.over {
@@ -283,7 +285,6 @@ func (d *decoder) open(id uint32, at *start, out probes.Out) *stream {
 	st.begin.ID = mint(d.conn.ID, id)
 	st.begin.Evidence.Multiplexed = true
 	st.begin.Evidence.Seq += uint32(at.pos - at.chunk.Pos)
-	st.inner = d.http.New(&d.conn, d.server)
 	d.streams[id] = st
 	return st
 }
@@ -307,13 +308,19 @@ func (d *decoder) finish(st *stream, t int64, out probes.Out) {
 	if d.server {
 		e = probes.LocalClosed
 	}
-	st.inner.End(e, t, st.out(out, d.server))
+	if st.inner != nil {
+		st.inner.End(e, t, st.out(out, d.server))
+	}
 	d.close(st, probes.Closed, t, out)
 }
 
 // close ends what is left of a stream.
 func (d *decoder) close(st *stream, e probes.End, t int64, out probes.Out) {
-	st.inner.End(e, t, st.out(out, d.server))
+	if st.inner != nil {
+		st.inner.End(e, t, st.out(out, d.server))
+	} else {
+		d.end(st, e, t, out)
+	}
 	delete(d.streams, st.id)
 }
 
@@ -335,6 +342,10 @@ func (d *decoder) lose(t int64, out probes.Out) {
 		s.have, s.left, s.begun, s.buf, s.over = 0, 0, true, s.buf[:0], true
 	}
 	for _, st := range sorted(d.streams) {
+		if st.inner == nil {
+			d.drop(st, ledger.RingFull, out)
+			continue
+		}
 		_ = st.inner.Decode(&probes.Chunk{Dir: d.in, Pos: st.pos[d.in], Begin: t, End: t, Lost: true}, st.out(out, d.server))
 		d.close(st, probes.Closed, t, out)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"breadcrumb/internal/span"
 	"breadcrumb/probes"
+	"breadcrumb/probes/protocol/http1"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -23,13 +24,13 @@ import (
 // stream is a request and its response.
 type stream struct {
 	id       uint32
-	begin    probes.Chunk // in which it began
-	inner    probes.Decoder
-	pos      [2]uint64 // of what the inner decoder has, by direction
-	asked    bool      // the request is complete
-	answered bool      // the response's head is told
-	complete bool      // the response is complete
-	done     bool      // the span is made
+	begin    probes.Chunk   // in which it began
+	inner    probes.Decoder // HTTP/1's, which makes the span; nil where span is made here
+	span     *span.Span     // gRPC's
+	pos      [2]uint64      // of what the inner decoder has, by direction
+	asked    bool           // the request is complete
+	answered bool           // the response's head is told
+	complete bool           // the response is complete
 
 	size [2]int64 // of the bodies, bytes
 
@@ -37,7 +38,7 @@ type stream struct {
 	method   string // pkg.Service/Method; empty: not known
 	hidden   bool   // not all of the request's fields are known
 	timeout  time.Duration
-	context  span.Context // of grpc-trace-bin
+	context  span.Context // that the request carried, where the inner decoder does not see it
 	code     string       // gRPC's status, once it is known
 	message  string
 	httpCode int
@@ -52,7 +53,28 @@ type block struct {
 	status                          string
 	contentType, grpcStatus         string
 	grpcMessage, timeout, traceBin  string
-	fields                          bytes.Buffer // the others, in HTTP/1's words
+	context                         http1.ContextFields
+	fields                          []field // others
+}
+
+// join makes one list of a field that was sent more than once (RFC 9110, section 5.3).
+func join(list []byte, v string) []byte {
+	if len(list) > 0 && len(list) < maxBlock {
+		list = append(list, ',')
+	}
+	return append(list, v...)
+}
+
+// carried is the context that the request carries.
+func (m *block) carried() span.Context {
+	if c := m.context.Context(); c.SpanID.IsValid() {
+		return c
+	}
+	if m.traceBin != "" {
+		c, _ := traceBin(m.traceBin)
+		return c
+	}
+	return span.Context{}
 }
 
 // take adds a field.
@@ -85,10 +107,23 @@ func (m *block) take(f field) {
 		m.traceBin = v
 	case "host":
 		m.authority = cmp.Or(m.authority, v)
-	case "traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-sampled", "x-b3-flags", "user-agent", "forwarded",
-		"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host":
-		if !strings.ContainsAny(v, "\r\n") && m.fields.Len() < maxBlock {
-			write(&m.fields, f.name.s, v)
+	case "traceparent":
+		m.context.Traceparent = []byte(v)
+	case "tracestate":
+		m.context.Tracestate = join(m.context.Tracestate, v)
+	case "b3":
+		m.context.B3 = []byte(v)
+	case "x-b3-traceid":
+		m.context.B3TraceID = []byte(v)
+	case "x-b3-spanid":
+		m.context.B3SpanID = []byte(v)
+	case "x-b3-sampled":
+		m.context.B3Sampled = []byte(v)
+	case "x-b3-flags":
+		m.context.B3Flags = []byte(v)
+	case "user-agent", "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host":
+		if !strings.ContainsAny(v, "\r\n") && len(m.fields) < maxBlock {
+			m.fields = append(m.fields, f)
 		}
 	}
 }
@@ -108,12 +143,15 @@ const unknownMethod = "_OTHER"
 // request takes the head of a request.
 func (d *decoder) request(st *stream, m *block, c *probes.Chunk, out probes.Out) {
 	st.grpc, st.hidden, st.timeout = isGRPC(m.contentType), m.cut, timeout(m.timeout)
+	d.grpc = d.grpc || st.grpc
+	if st.grpc = st.grpc || m.cut && m.contentType == "" && d.grpc; st.grpc {
+		st.method = valid(strings.TrimPrefix(m.path, "/"))
+	}
 	if st.grpc {
-		st.method = strings.TrimPrefix(m.path, "/")
+		d.begin(st, m, out)
+		return
 	}
-	if m.traceBin != "" {
-		st.context, _ = traceBin(m.traceBin)
-	}
+	st.inner = d.http.New(&d.conn, d.server)
 	var head bytes.Buffer
 	head.WriteString(oneWord(cmp.Or(m.method, unknownMethod)))
 	head.WriteByte(' ')
@@ -126,7 +164,10 @@ func (d *decoder) request(st *stream, m *block, c *probes.Chunk, out probes.Out)
 	if m.authority != "" {
 		write(&head, "host", oneWord(m.authority))
 	}
-	head.Write(m.fields.Bytes())
+	for _, f := range m.fields {
+		write(&head, f.name.s, f.value.s)
+	}
+	st.context = m.carried()
 	head.WriteString("\r\n")
 	first := st.begin
 	first.Head, first.Total, first.End = head.Bytes(), uint64(head.Len()), max(first.Begin, c.End)
@@ -157,6 +198,11 @@ func (d *decoder) response(st *stream, m *block, c *probes.Chunk, out probes.Out
 		status, st.httpCode = "200", 0
 		st.unsure = true
 	}
+	if st.span != nil {
+		st.span.State = span.Answered
+		out.Span(st.span)
+		return
+	}
 	head := []byte("HTTP/1.1 " + status + " \r\n\r\n")
 	b := *c
 	b.Dir, b.Pos, b.Total, b.Head, b.Tail, b.Named, b.Lost = d.out, 0, uint64(len(head)), head, nil, false, false
@@ -169,7 +215,7 @@ func (d *decoder) response(st *stream, m *block, c *probes.Chunk, out probes.Out
 func (st *stream) trailers(m *block) {
 	st.unsure = st.unsure || m.cut
 	if m.grpcStatus != "" {
-		st.code, st.message = statusName(m.grpcStatus), message(m.grpcMessage)
+		st.code, st.message = valid(statusName(m.grpcStatus)), valid(message(m.grpcMessage))
 	}
 }
 
@@ -201,14 +247,10 @@ var (
 // Span implements probes.Out.
 func (r renamed) Span(s *span.Span) {
 	st := r.st
-	if s.State == span.Open && !s.Wire.SpanID.IsValid() && st.context.SpanID.IsValid() {
+	if st.context.SpanID.IsValid() {
 		s.Wire = st.context
 	}
 	if s.State == span.Done {
-		if !s.Wire.SpanID.IsValid() && st.context.SpanID.IsValid() {
-			s.Wire = st.context
-		}
-		st.done = true
 		if st.grpc {
 			r.asGRPC(s)
 		} else {
@@ -276,12 +318,23 @@ func (r renamed) asGRPC(s *span.Span) {
 		}
 		attrs = append(attrs, a)
 	}
-	attrs = append(attrs, system)
+	s.Attrs = append(attrs, system)
+	st.describe(s)
+	st.conclude(s, r.server, failed)
+}
+
+// describe names the span of a call.
+func (st *stream) describe(s *span.Span) {
 	s.Name = "grpc"
 	if st.method != "" {
 		s.Name = st.method
-		attrs = append(attrs, semconv.RPCMethod(st.method))
+		s.Attrs = append(s.Attrs, semconv.RPCMethod(st.method))
 	}
+}
+
+// conclude adds how a call ended; failed is error.type where its connection did.
+func (st *stream) conclude(s *span.Span, server bool, failed string) {
+	attrs := s.Attrs
 	code := st.code
 	switch {
 	case st.reset != "" && code == "":
@@ -293,7 +346,7 @@ func (r renamed) asGRPC(s *span.Span) {
 	if code != "" {
 		attrs = append(attrs, semconv.RPCResponseStatusCode(code))
 	}
-	isError := code != "" && code != "OK" && (!r.server || serverErrors[code])
+	isError := code != "" && code != "OK" && (!server || serverErrors[code])
 	if st.reset == code && code != "" { // it did not run to its end
 		isError = true
 	}
@@ -305,7 +358,7 @@ func (r renamed) asGRPC(s *span.Span) {
 		attrs = append(attrs, semconv.ErrorTypeKey.String(code))
 		s.Status, s.Message = codes.Error, st.message
 	}
-	if st.hidden || st.unsure && st.answered {
+	if st.hidden || st.unsure && st.answered && st.code == "" {
 		attrs = append(attrs, unknownAttr)
 	}
 	s.Attrs = attrs
@@ -315,3 +368,6 @@ func (r renamed) asGRPC(s *span.Span) {
 func sorted(streams map[uint32]*stream) []*stream {
 	return slices.SortedFunc(maps.Values(streams), func(a, b *stream) int { return cmp.Compare(a.id, b.id) })
 }
+
+// valid is s as it may be exported: OTLP refuses a whole batch for a string that is not UTF-8.
+func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
