@@ -89,8 +89,8 @@ struct telling {
 	u32 flags; /* enum event_flag */
 	u32 dir;
 	u32 off;  /* bytes told so far */
+	u32 at;	  /* HTTP/2: of the call's bytes, where io.buf begins */
 	u32 asks; /* it is the direction of requests */
-	u32 pad;
 };
 
 /* STEP is a function of what is told and its connection that is verified for itself. */
@@ -582,14 +582,87 @@ static __always_inline struct walk walk_frames(struct frames *f, const u8 *text,
 	return w;
 }
 
-/* begins_large says that a large DATA frame is next. */
-static __always_inline bool begins_large(const struct io *io, u32 off)
+/* advance has the segments of the call begin with the one in which its next bytes are that are looked at, as far as it sees. */
+STEP(advance)
 {
-	u32 word = 0;
+	STEP_WORK;
+	struct buffer *buf;
 
-	bpf_probe_read_user(&word, sizeof(word), (void *)(io->buf.base + off));
-	word = bpf_ntohl(word);
-	return (word & 0xff) == FRAME_DATA && word >> 8 > DATA_LARGE;
+	if (!t || !c)
+		return 0;
+	buf = &t->io.buf;
+	for (u32 i = 0; i < SEGMENTS; i++) {
+		u32 ahead = t->off - t->at;
+		struct segment seg;
+		u64 rest;
+
+		if (!ahead || !buf->segments || !read_segment(&seg, buf->base, buf->kind))
+			break;
+		rest = seg.len - buf->skip;
+		if (ahead < rest) {
+			buf->skip += ahead;
+			t->at = t->off;
+			break;
+		}
+		t->at += rest;
+		buf->base += sizeof(seg);
+		buf->segments--;
+		buf->skip = 0;
+	}
+	return 1;
+}
+
+/* next_frame reads length and type, and flags, of the frame that is next; 0: it cannot be read. */
+static __always_inline u64 next_frame(struct telling *t, struct conn *c)
+{
+	const struct buffer *buf = &t->io.buf;
+	u64 word = 0;
+
+	if (!buf->segments) {
+		bpf_probe_read_user(&word, sizeof(word), (void *)(buf->base + t->off));
+		return word;
+	}
+	DO_STEP(advance, t, c);
+	return t->at == t->off ? segments_start(buf->base, buf->segments, t->io.total - t->off,
+						(u64)buf->skip << 32 | buf->kind)
+			       : 0;
+}
+
+static __always_inline bool is_large_data(u64 word)
+{
+	u32 head = bpf_ntohl(word);
+
+	return word && (head & 0xff) == FRAME_DATA && head >> 8 > DATA_LARGE;
+}
+
+/* skip_data passes over large DATA frames with which no stream ends: nothing is told of them. */
+STEP(skip_data)
+{
+	STEP_WORK;
+	struct frames *f;
+
+	if (!t || !c)
+		return 0;
+	f = &c->frames[t->dir & 1];
+	for (u32 i = 0; i < FRAMES_SKIPPED; i++) {
+		u32 left = t->io.total - t->off;
+		u64 word;
+		u32 next;
+
+		if (left < FRAME_HEADER)
+			break;
+		word = next_frame(t, c);
+		if (!is_large_data(word) || (word >> 32) & FLAG_END_STREAM)
+			break;
+		next = FRAME_HEADER + (bpf_ntohl(word) >> 8);
+		if (next >= left) {
+			f->left = next - left;
+			t->off = t->io.total;
+			break;
+		}
+		t->off += next;
+	}
+	return 1;
 }
 
 /* tell_frames tells of a piece of a call with frames, from offset t->off, which it moves on. False: there was no room. */
@@ -612,10 +685,11 @@ STEP(tell_frames)
 		if (!e)
 			goto full;
 		text = (u8 *)(e + 1);
-		n = gather(&t->io.buf, t->io.total, t->off, GATHER_PAYLOAD, text, 0);
+		DO_STEP(advance, t, c);
+		n = t->at == t->off ? gather(&t->io.buf, left, 0, GATHER_PAYLOAD, text, 0) : 0;
 		n = at_most(n, GATHER_PAYLOAD);
 		found = walk_frames(f, text, n, n == left, GATHER_PAYLOAD);
-	} else if (left <= MEDIUM_PAYLOAD || (!f->left && !f->have && begins_large(&t->io, t->off))) {
+	} else if (left <= MEDIUM_PAYLOAD || (!f->left && !f->have && is_large_data(next_frame(t, c)))) {
 		size = MEDIUM_PAYLOAD;
 		e = room(MEDIUM_PAYLOAD);
 		if (!e)
@@ -678,6 +752,8 @@ static __always_inline bool on_frames(struct telling *t, struct conn *c, const u
 		t->off = skip;
 	}
 	for (u32 i = 0; i < HEAD_PIECES; i++) {
+		if (!f->left && !f->have)
+			DO_STEP(skip_data, t, c);
 		if (t->off >= t->io.total)
 			return true;
 		if (!DO_STEP(tell_frames, t, c))

@@ -21,7 +21,9 @@ enum {
 	DATA_SHOWN = 5,	 /* bytes of a DATA frame that is not told as a whole: the prefix of a gRPC message */
 	DATA_LARGE =
 		2048, /* one that begins an event leaves no room for others: the event need not be large */
-	FRAMES_A_PIECE = 48, /* frames in one event at most */
+	FLAG_END_STREAM = 1,
+	FRAMES_SKIPPED = 192, /* large DATA frames of one call */
+	FRAMES_A_PIECE = 40,  /* frames in one event at most */
 };
 
 /* What a client begins with: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n". */

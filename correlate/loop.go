@@ -23,6 +23,7 @@ type thread struct {
 	loop         bool     // it was seen to run an event loop
 	process      *process // nil: it has neither read a request nor made a call
 	proven       int      // calls whose chain named the request read last, since one did not
+	judged       int      // calls, up to shareOf
 	share        float64  // of the calls of late that were confirmed
 	contradicted int64    // when a chain last named another request than the one read last; Unix ns
 
@@ -77,8 +78,10 @@ const (
 	distrust = 60e9
 	// probation is how many chains of a loop must have been right before one is believed.
 	probation = 12
-	// shareOf is how many calls "of late" are. Where less than half are confirmed, those that are may be so by chance.
-	shareOf = 16
+	// shareOf is how many calls "of late" are, and trustLoop the share of them that must be confirmed: where it is less, those that
+	// are may be so by chance (15 of 10 000 were, with half, where promises of one request are resolved by another one).
+	shareOf   = 16
+	trustLoop = 0.9
 	// maxLoose bounds the calls that one response may be found to be of, and what may follow the answers to a burst.
 	maxLoose = 64
 	// maxChain bounds the calls that are confirmed at once.
@@ -241,9 +244,12 @@ func (c *Correlator) judge(n *node) verdict {
 	if n.dialed && !right {
 		return refused // a loop may open a connection later than it was asked to: that says nothing of it otherwise
 	}
-	t.share -= t.share / shareOf
+	if t.judged < shareOf {
+		t.judged++
+	}
+	t.share -= t.share / float64(t.judged)
 	if right {
-		t.share += 1. / shareOf
+		t.share += 1 / float64(t.judged)
 	}
 	switch {
 	case b.confirmed.IsValid() && (b.disputed || b.confirmed != n.parent.id):
@@ -256,7 +262,7 @@ func (c *Correlator) judge(n *node) verdict {
 	if t.process.queues || t.process.migrates || t.contradicted != 0 && n.end-t.contradicted <= distrust && t.contradicted-n.end <= distrust {
 		return refused
 	}
-	if t.proven++; t.proven < probation || t.share < 0.5 {
+	if t.proven++; t.proven < probation || t.share < trustLoop {
 		return onTrial
 	}
 	c.sentence(t, false)
