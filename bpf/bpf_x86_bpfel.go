@@ -305,7 +305,8 @@ const (
 	bpfStatSTAT_AFTER_CLOSE       bpfStat = 9
 	bpfStatSTAT_PROCESS_RING_FULL bpfStat = 10
 	bpfStatSTAT_MISSED_RETURNS    bpfStat = 11
-	bpfStatSTATS                  bpfStat = 12
+	bpfStatSTAT_FRAMES_LOST       bpfStat = 12
+	bpfStatSTATS                  bpfStat = 13
 )
 
 type bpfTarget struct {

@@ -152,6 +152,7 @@ enum stat {
 	STAT_AFTER_CLOSE,	/* calls on TCP sockets that were closed already: their bytes are not seen */
 	STAT_PROCESS_RING_FULL, /* exec or fork events that were lost */
 	STAT_MISSED_RETURNS,	/* calls of which a kretprobe did not tell: the kernel had no room for them */
+	STAT_FRAMES_LOST,	/* times that it was not known where a frame of HTTP/2 begins */
 	STATS,
 };
 

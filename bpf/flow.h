@@ -123,6 +123,8 @@ static __always_inline struct conn *conn_told(struct work *w)
 
 #define STEP(name) __noinline int name(u32 unused)
 #define STEP_WORK                                                                                            \
+	/* Else the compiler does not set what nobody reads, and the verifier refuses the call. */           \
+	asm volatile("" ::"r"(unused));                                                                      \
 	struct work *w = work();                                                                             \
 	struct conn *c = conn_told(w);                                                                       \
 	struct telling *t = w ? &w->t : 0
@@ -476,8 +478,16 @@ struct walk {
 	u32 worth;    /* there is something in it that user space wants to know */
 	u32 p;	      /* where the walk is */
 	u32 word;     /* length and type of the frame there */
+	u32 stream;   /* of it */
 	u32 body;     /* where its payload begins */
 };
+
+/* frames_lost is called where it is not known any more where frames begin. */
+static __always_inline void frames_lost(struct frames *f)
+{
+	f->lost = 1;
+	count(STAT_FRAMES_LOST);
+}
 
 /* continue_header takes what is missing of a frame's header of which the last call had the beginning; false if there is still
  * not all of it. */
@@ -497,7 +507,34 @@ static __always_inline bool continue_header(struct frames *f, struct walk *w, co
 	}
 	f->have = 0;
 	w->word = bpf_ntohl(*(u32 *)f->header);
+	w->stream = *(u32 *)(f->header + 5) & bpf_htonl(~(1U << 31));
 	w->body = missing;
+	return true;
+}
+
+/* is_frame says whether it can be the header of a frame: whether it is of a stream or of the connection, and how long it is,
+ * follows from its type (RFC 9113, section 6). */
+__noinline int is_frame(u32 length, u32 type, u32 stream)
+{
+	if (length > FRAME_MAX || type >= FRAME_TYPES)
+		return false;
+	switch (type) {
+	case FRAME_DATA:
+	case FRAME_HEADERS:
+	case FRAME_CONTINUATION:
+		return !!stream;
+	case FRAME_PRIORITY:
+		return stream && length == 5;
+	case FRAME_RST_STREAM:
+		return stream && length == 4;
+	case FRAME_SETTINGS:
+	case FRAME_GOAWAY:
+		return !stream;
+	case FRAME_PING:
+		return !stream && length == 8;
+	case FRAME_WINDOW_UPDATE:
+		return length == 4;
+	}
 	return true;
 }
 
@@ -508,8 +545,8 @@ static __always_inline bool pass(struct frames *f, struct walk *w, u32 n, bool a
 	u32 type = w->word & 0xff;
 	u32 next = w->body + length;
 
-	if (length > FRAME_MAX || type >= FRAME_TYPES) {
-		f->lost = 1;
+	if (!is_frame(length, type, w->stream)) {
+		frames_lost(f);
 		w->captured = w->next = w->p;
 		return false;
 	}
@@ -560,9 +597,10 @@ static __always_inline struct walk walk_frames(struct frames *f, const u8 *text,
 	for (u32 i = 0; i < FRAMES_A_PIECE; i++) {
 		/* Known bounds, so that the verifier sees that all ways to here are alike. */
 		w.p = at_most(w.p, max);
-		if (w.p + FRAME_HEADER > n)
+		if (w.p + FRAME_HEADER > n || w.p > max - 16) /* the latter: it is told with the next piece */
 			break;
 		w.word = bpf_ntohl(*(const u32 *)(text + at_most(w.p, max - 16)));
+		w.stream = *(const u32 *)(text + 5 + at_most(w.p, max - 16)) & bpf_htonl(~(1U << 31));
 		w.body = w.p + FRAME_HEADER;
 		if (!pass(f, &w, n, all))
 			return w;
@@ -707,7 +745,7 @@ STEP(tell_frames)
 		found = walk_frames(f, text, n, n == left, LARGE_PAYLOAD);
 	}
 	if (!n) {
-		f->lost = 1;
+		frames_lost(f);
 		found.worth = true; /* that it could not be read */
 	}
 	fill(e, t, c);
@@ -720,6 +758,9 @@ STEP(tell_frames)
 		t->off = t->io.total;
 	}
 	if (!found.worth || (!found.captured && n)) {
+		f->shown = 0; /* nor is what is left of its last frame */
+		if (e->flags & FLAG_LOST)
+			c->flags |= CONN_LOST; /* it is still to be told */
 		discard(e);
 		return 1;
 	}
@@ -734,16 +775,22 @@ full:
 }
 
 /* on_frames is on_bytes for HTTP/2. */
-static __always_inline bool on_frames(struct telling *t, struct conn *c, const u32 dir)
+STEP(on_frames)
 {
-	struct frames *f = &c->frames[dir];
+	STEP_WORK;
+	struct frames *f;
 
+	if (!t || !c)
+		return 0;
+	f = &c->frames[t->dir & 1];
 	if (f->lost || !t->io.buf.base) {
-		/* The next call is taken to begin with a frame. */
+		/* The call is taken to begin with a frame. If it does not, that shows most often. */
 		__builtin_memset(f, 0, sizeof(*f));
 		c->flags |= CONN_LOST;
-		if (!t->io.buf.base)
-			return true;
+		if (!t->io.buf.base) {
+			f->lost = 1;
+			return 0;
+		}
 	}
 	if (f->left && !f->shown) {
 		u32 skip = f->left < t->io.total ? f->left : t->io.total;
@@ -751,19 +798,15 @@ static __always_inline bool on_frames(struct telling *t, struct conn *c, const u
 		f->left -= skip;
 		t->off = skip;
 	}
-	for (u32 i = 0; i < HEAD_PIECES; i++) {
+	for (u32 i = 0; i < FRAME_PIECES; i++) {
 		if (!f->left && !f->have)
 			DO_STEP(skip_data, t, c);
-		if (t->off >= t->io.total)
-			return true;
-		if (!DO_STEP(tell_frames, t, c))
-			return false;
-		if (f->lost)
-			return true;
+		if (t->off >= t->io.total || !DO_STEP(tell_frames, t, c) || f->lost)
+			return 0;
 	}
 	if (t->off < t->io.total)
-		f->lost = 1;
-	return true;
+		frames_lost(f);
+	return 0;
 }
 
 /*
@@ -862,8 +905,14 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 		u32 skipped = io->seq - c->seq[dir];
 
 		if (c->last[dir] && skipped > 1 && skipped < 1U << 31) {
+			struct frames *f = &c->frames[dir];
+
 			c->pos[dir] += skipped;
 			end += skipped;
+			if (f->left >= skipped && !f->shown)
+				f->left -= skipped;
+			else
+				f->lost = 1;
 		}
 		c->seq[dir] = io->seq + io->total;
 	}
@@ -886,6 +935,9 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 											    : ROLE_CLIENT;
 		if (c->head_left)
 			c->head_left = head_limit;
+		if (c->protocol == PROTOCOL_HTTP2 &&
+		    (c->told[DIR_INGRESS] < c->pos[DIR_INGRESS] || c->told[DIR_EGRESS] < c->pos[DIR_EGRESS]))
+			c->flags |= CONN_LOST; /* what was not told may have been of a header block */
 	}
 	if (c->protocol == PROTOCOL_UNKNOWN && http2_preface(first_bytes(io))) {
 		c->protocol = PROTOCOL_HTTP2;
@@ -899,7 +951,7 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 			c->flags |= CONN_LOST;
 			c->frames[dir].lost = 1;
 		} else {
-			on_frames(t, c, dir);
+			DO_STEP(on_frames, t, c);
 		}
 		c->pos[dir] = end;
 		return;

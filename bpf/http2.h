@@ -12,9 +12,15 @@ enum {
 	PREFACE_SIZE = 24,
 	FRAME_HEADER = 9,
 	FRAME_DATA = 0,
+	FRAME_HEADERS = 1,
 	FRAME_PRIORITY = 2,
+	FRAME_RST_STREAM = 3,
+	FRAME_SETTINGS = 4,
 	FRAME_PING = 6,
+	FRAME_GOAWAY = 7,
 	FRAME_WINDOW_UPDATE = 8,
+	FRAME_CONTINUATION = 9,
+	FRAME_PIECES = 128, /* events of one call */
 	FRAME_TYPES = 0x20, /* types beyond are nobody's: it is not the header of a frame */
 	FRAME_MAX =
 		1 << 23, /* as is a length beyond; most endpoints allow 16 KiB, the C core of gRPC 4 MiB */

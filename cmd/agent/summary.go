@@ -80,7 +80,7 @@ func (a *agent) summary(w io.Writer) {
 func (a *agent) kernelTrouble() []string {
 	var lines []string
 	if stats, err := a.core.Stats(); err == nil {
-		for _, name := range []string{"threads_full", "goroutines_full", "tasks_full", "conns_full", "targets_full", "missed_returns", "process_ring_full"} {
+		for _, name := range []string{"threads_full", "goroutines_full", "tasks_full", "conns_full", "targets_full", "missed_returns", "process_ring_full", "frames_lost"} {
 			if n := stats[name]; n > 0 {
 				lines = append(lines, fmt.Sprintf("kernel side, %s: %d", troubleText[name], n))
 			}
@@ -103,6 +103,7 @@ var troubleText = map[string]string{
 	"conns_full":        "calls on connections for which there was no room (kernel.max_connections)",
 	"targets_full":      "processes for which there was no room (kernel.max_processes)",
 	"missed_returns":    "calls whose return was not seen, for the kernel had no room for their kretprobe",
+	"frames_lost":       "times that the next frame of HTTP/2 was not found: calls of before are lost, and fields of later ones unknown",
 	"process_ring_full": "starts of processes that were seen late, for want of room",
 }
 

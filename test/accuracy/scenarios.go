@@ -119,7 +119,7 @@ var scenarios = []scenario{
 	{"Java", "httpclient", 2, java("App"), 0, "java.net.http, send", nil},
 	{"Tomcat", "inline", 2, java("TomcatApp", "tomcat10-*.jar"), certain, "a servlet", nil},
 	{"Tomcat", "pool", 2, java("TomcatApp", "tomcat10-*.jar"), 85, "a servlet, ExecutorService, get", nil},
-	{"Netty", "inline", 2, java("NettyApp", nettyJars...), 25, "a client on the same loop", nil},
+	{"Netty", "inline", 2, java("NettyApp", nettyJars...), 10, "a client on the same loop", nil},
 	{"Netty", "timer", 2, java("NettyApp", nettyJars...), 0, "a timer before each call", nil},
 	{"Java 21", "inline", 2, virtual(21, 24), certain, "a virtual thread for each request", nil},
 	{"Java 24 and newer", "inline", 2, virtual(24, 99), certain, "a virtual thread for each request", nil},

@@ -70,7 +70,7 @@ func (d *decoder) attributes(authority string) []attribute.KeyValue {
 }
 
 // begin makes the span of a call of which the request's head is known, and counts it.
-func (d *decoder) begin(st *stream, m *block, out probes.Out) {
+func (d *decoder) begin(st *stream, m *section, out probes.Out) {
 	sp := out.New()
 	sp.ID, sp.Start, sp.Evidence, sp.Target = st.begin.ID, st.begin.Begin, st.begin.Evidence, d.target.Target
 	sp.Kind = trace.SpanKindClient
@@ -98,11 +98,10 @@ func (d *decoder) end(st *stream, e probes.End, t int64, out probes.Out) {
 	case st.complete || st.reset != "":
 	case e == probes.Stopped:
 		sp.Attrs = append(sp.Attrs, unfinishedAttr)
-		st.unsure = true
 	case e == probes.Reset:
 		failed = "connection_reset"
 	default:
-		failed = "connection_closed"
+		failed = closed
 	}
 	sp.Unanswered = !st.complete && !st.answered
 	st.conclude(sp, d.server, failed)
@@ -112,15 +111,15 @@ func (d *decoder) end(st *stream, e probes.End, t int64, out probes.Out) {
 	out.Span(sp)
 }
 
-// drop gives a call up.
-func (d *decoder) drop(st *stream, cause ledger.Entry, out probes.Out) {
-	delete(d.streams, st.id)
-	if st.span == nil {
-		return
+// giveUpCall gives a call up.
+func (d *decoder) giveUpCall(st *stream, cause ledger.Entry, out probes.Out) {
+	if sp := st.span; sp != nil {
+		if t := sp.Target; t != nil {
+			t.Account.Add(cause, 1)
+		}
+		sp.State = span.Lost
+		st.span = nil
+		out.Span(sp)
 	}
-	if t := st.span.Target; t != nil {
-		t.Account.Add(cause, 1)
-	}
-	st.span.State = span.Lost
-	out.Span(st.span)
+	d.forget(st)
 }

@@ -44,6 +44,9 @@ const (
 // maxFrame is the longest frame that is believed: most endpoints allow 16 KiB, gRPC's C core 4 MiB.
 const maxFrame = 1 << 23
 
+// usualFrame is the longest frame that every endpoint allows (section 4.2).
+const usualFrame = 1 << 14
+
 // frame is a frame's header.
 type frame struct {
 	length int
@@ -59,7 +62,7 @@ func parseFrame(b []byte) (f frame, ok bool) {
 		return f, false
 	}
 	switch f.kind {
-	case data, headers, continuation:
+	case data, headers, pushPromise, continuation:
 		return f, f.stream != 0
 	case rstStream:
 		return f, f.stream != 0 && f.length == 4
@@ -77,10 +80,22 @@ func parseFrame(b []byte) (f frame, ok bool) {
 	return f, true
 }
 
-// unwrap takes padding and priority off a HEADERS or PUSH_PROMISE frame's payload, and padding off a DATA frame's.
+// usual says that the frame is one that a connection may well go on with; most that are no frames are not.
+func (f frame) usual() bool {
+	ok := f.length <= usualFrame
+	switch f.kind {
+	case data:
+		return ok && f.flags&^(endStream|padded) == 0
+	case headers:
+		return ok && f.flags&^(endStream|endHeaders|padded|hasPriority) == 0 && f.stream%2 == 1
+	}
+	return ok && f.kind != continuation
+}
+
+// unwrap takes padding, priority and the promised stream off the payload of a HEADERS or PUSH_PROMISE frame.
 func (f frame) unwrap(b []byte) ([]byte, bool) {
 	pad := 0
-	if f.flags&padded != 0 && (f.kind == headers || f.kind == data || f.kind == pushPromise) {
+	if f.flags&padded != 0 {
 		if len(b) == 0 {
 			return nil, false
 		}
@@ -115,10 +130,13 @@ func detect(_ probes.Direction, head []byte) (v probes.Verdict, requests bool) {
 		}
 		payload := head[headerSize:min(len(head), headerSize+f.length)]
 		if f.kind == headers {
-			if f.stream%2 == 0 || f.flags&endHeaders == 0 {
-				return probes.No, false
+			if !f.usual() || f.flags&endHeaders == 0 {
+				return probes.No, false // of a few hundred bytes, TLS' ClientHello would be one of 1.4 MB
 			}
-			f.flags &^= padded
+			if f.flags&padded != 0 { // the padding may not have come
+				f.flags &^= padded
+				payload = payload[min(1, len(payload)):]
+			}
 			block, ok := f.unwrap(payload)
 			if !ok {
 				return probes.No, false

@@ -4,6 +4,7 @@ package http2
 
 import (
 	"encoding/base64"
+	"math"
 	"net/url"
 	"strconv"
 	"strings"
@@ -93,7 +94,11 @@ func timeout(value string) time.Duration {
 	if err != nil {
 		return 0
 	}
-	return time.Duration(n) * timeoutUnits[value[len(value)-1]]
+	unit := timeoutUnits[value[len(value)-1]]
+	if unit > 0 && time.Duration(n) > math.MaxInt64/unit {
+		return math.MaxInt64 // 8 digits of hours are more than a Duration holds
+	}
+	return time.Duration(n) * unit
 }
 
 // traceBin decodes grpc-trace-bin: OpenCensus' binary format, version 0, with a trace id, a span id and options.

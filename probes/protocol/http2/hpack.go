@@ -40,19 +40,23 @@ type table struct {
 	entries  []field // oldest first
 	size     int     // at least: an unknown text counts as empty. So an entry may be kept that the encoder has evicted: it refers to none such.
 	max      int
+	assumed  bool // max may have been raised unseen. So an entry may be evicted that the encoder has kept: a reference to it is unknown.
 	complete bool // there are no others
-	scratch  []byte
 }
 
-func newTable(complete bool) table { return table{max: defaultTable, complete: complete} }
+func newTable(complete bool) table {
+	return table{max: defaultTable, assumed: !complete, complete: complete}
+}
 
 // stale is called when header blocks were missed: nothing of before is where it was.
 func (t *table) stale() {
+	clear(t.entries)
 	t.entries, t.size, t.complete = t.entries[:0], 0, false
+	t.max, t.assumed = max(t.max, defaultTable), true
 }
 
 func (t *table) resize(max int) {
-	t.max = max
+	t.max, t.assumed = max, false
 	t.evict()
 	if max == 0 {
 		t.complete = true
@@ -66,8 +70,10 @@ func (t *table) evict() {
 		n++
 	}
 	if n > 0 {
-		t.complete = t.max <= maxTable
-		t.entries = append(t.entries[:0], t.entries[n:]...)
+		t.complete = t.max <= maxTable && !t.assumed
+		kept := copy(t.entries, t.entries[n:])
+		clear(t.entries[kept:])
+		t.entries = t.entries[:kept]
 	}
 }
 
@@ -139,10 +145,10 @@ func (t *table) decode(b []byte, emit func(field)) (err error) {
 				if f, err = t.at(i); err != nil {
 					return err
 				}
-			} else if f.name, rest, err = t.text(rest); err != nil {
+			} else if f.name, rest, err = readText(rest); err != nil {
 				return err
 			}
-			if f.value, rest, err = t.text(rest); err != nil {
+			if f.value, rest, err = readText(rest); err != nil {
 				return err
 			}
 			if c&0x40 != 0 {
@@ -162,7 +168,7 @@ func integer(b []byte, bits uint) (n uint64, rest []byte, ok bool) {
 	if n < mask {
 		return n, b, true
 	}
-	for shift := uint(0); shift < 35 && len(b) > 0; shift += 7 {
+	for shift := uint(0); shift < 63 && len(b) > 0; shift += 7 {
 		c := b[0]
 		b = b[1:]
 		n += uint64(c&0x7f) << shift
@@ -173,8 +179,8 @@ func integer(b []byte, bits uint) (n uint64, rest []byte, ok bool) {
 	return 0, nil, false
 }
 
-// text decodes section 5.2's string.
-func (t *table) text(b []byte) (text, []byte, error) {
+// readText decodes section 5.2's string.
+func readText(b []byte) (text, []byte, error) {
 	if len(b) == 0 {
 		return text{}, nil, errBlock
 	}
@@ -191,8 +197,11 @@ func (t *table) text(b []byte) (text, []byte, error) {
 		return known(string(raw)), rest, nil
 	}
 	s, err := hpack.HuffmanDecodeToString(raw)
-	if err != nil || len(s) > maxText {
+	switch {
+	case err != nil:
 		return text{}, nil, errBlock
+	case len(s) > maxText:
+		return text{}, rest, nil
 	}
 	return known(s), rest, nil
 }

@@ -3,15 +3,16 @@
 // Package http2 decodes HTTP/2 and gRPC.
 // https://www.rfc-editor.org/rfc/rfc9113
 //
-// The kernel side leaves out what is of no use here: the payload of large DATA frames, and frames that are about the connection
-// only. What it leaves out begins and ends where frames do, or lies within one. So where bytes are missing and no event was lost,
-// the next ones begin with a frame, unless a DATA frame goes on.
+// The kernel side leaves out what is of no use here: large DATA frames, or only the payload of those with which a stream ends, and
+// frames that are about the connection only. What it leaves out begins and ends where frames do, or lies within one. So where bytes
+// are missing and no event was lost, the next ones begin with a frame, unless a DATA frame goes on.
 //
 // A stream's request and response are put into HTTP/1's words again, and HTTP/1's decoder makes the span. What is gRPC is
 // renamed.
 package http2
 
 import (
+	"bytes"
 	"math"
 
 	"breadcrumb/internal/ledger"
@@ -33,6 +34,7 @@ func New(http probes.Protocol) probes.Protocol {
 			}
 			d.target = c
 			d.conn.Established = false // for the decoder of each stream, which sees it from its beginning
+			d.take = d.section.take
 			for i := range d.sides {
 				d.sides[i].table = newTable(!c.Established)
 			}
@@ -46,6 +48,16 @@ const (
 	maxBlock = 64 << 10
 	// maxStreams bounds the streams that are open at once. Servers allow some hundred.
 	maxStreams = 4096
+	// maxStrays is how often a side may be lost until a header block shows that it is HTTP/2: of a long body that is read by small
+	// pieces, many may look like a frame.
+	maxStrays = 1000
+	// maxEarly bounds the responses that are told before their requests.
+	maxEarly = 64
+	// maxFree bounds the streams that are kept for others, maxSpare the bytes of each buffer.
+	maxFree  = 16
+	maxSpare = 4 << 10
+	// largeData is the kernel side's DATA_LARGE: a longer DATA frame may be left out as a whole, if no stream ends with it.
+	largeData = 2048
 )
 
 // decoder follows one connection.
@@ -57,25 +69,39 @@ type decoder struct {
 	in, out probes.Direction
 	sides   [2]side // by probes.Direction
 	streams map[uint32]*stream
+	free    []*stream
+	last    uint32 // the newest stream that was opened; their numbers grow (RFC 9113, section 5.1.1)
+	doubt   uint32 // one that was opened when it was not sure that it is one
+	early   int    // streams whose request was not told yet
 	dead    bool
 	grpc    bool // it was seen to carry gRPC
 	common  common
+	section section      // of the block that is being decoded
+	take    func(field)  // adds to it
+	head    bytes.Buffer // in HTTP/1's words
 }
 
 // side is one direction.
 type side struct {
 	known  bool
+	lossy  bool   // events were lost: if bytes are missing before the next, it is not known what they were
+	sure   bool   // a frame begins where one is looked for; else a header block is to show it
+	framed bool   // there was a frame
+	strays int    // chunks that did not begin with one, since the last header block
+	astray bool   // the rest of the chunk is passed over
+	gaps   int    // in which there may have been DATA frames
 	pos    uint64 // of the next byte
 	begun  bool   // the preface is over
 	have   int    // bytes of the next frame's header
 	header [headerSize]byte
 	frame  frame  // while some of it is to come
 	left   int    // bytes of it to come
+	pad    bool   // of which the first is the length of the padding of a DATA frame
 	start  start  // where it began
 	buf    []byte // the payload of a header block, or of a RST_STREAM frame, so far
 	over   bool   // the block is longer than maxBlock, or not all of it was seen
-	first  frame
-	origin start // of the block
+	first  frame  // of the block that is not complete; its stream is 0 if there is none
+	origin start  // of the block
 	table  table
 }
 
@@ -85,32 +111,55 @@ type start struct {
 	chunk probes.Chunk // without its bytes
 }
 
+func (a *start) set(pos uint64, c *probes.Chunk) {
+	a.pos, a.chunk = pos, *c
+	a.chunk.Head, a.chunk.Tail = nil, nil
+}
+
 // Decode implements probes.Decoder.
 func (d *decoder) Decode(c *probes.Chunk, out probes.Out) error {
 	if d.dead {
 		return probes.ErrNotProtocol
 	}
 	s := &d.sides[c.Dir]
+	s.astray = false
 	if c.Lost {
 		d.lose(c.Begin, out)
 	}
-	if !s.known && c.Total > 0 {
+	switch {
+	case !s.known && c.Total > 0:
 		s.known, s.pos = true, c.Pos
+		s.sure = c.Pos == 0 && !d.target.Established
+		if c.Pos != 0 {
+			s.lose()
+		}
 		s.begun = c.Pos != 0 || c.Dir == d.out || !startsPreface(c.Head)
-	}
-	if c.Pos > s.pos {
+	case c.Pos > s.pos && s.lossy:
+		s.lose()
+		s.pos = c.Pos
+	case c.Pos > s.pos:
 		d.skip(s, c, c.Pos-s.pos, out)
 	}
+	s.lossy = s.lossy && c.Total == 0
 	head := c.Head[:min(uint64(len(c.Head)), c.Total)]
 	tail := c.Tail[:min(uint64(len(c.Tail)), c.Total-uint64(len(head)))]
 	err := d.feed(s, c, head, c.Pos, out)
-	if err == nil {
-		if hidden := c.Total - uint64(len(head)+len(tail)); hidden > 0 {
+	if hidden := c.Total - uint64(len(head)+len(tail)); err == nil && hidden > 0 {
+		if s.frame.kind == data && hidden <= uint64(s.left) {
 			d.skip(s, c, hidden, out)
+		} else {
+			// The kernel side does not walk the frames yet: any may be in there, and in what it leaves out next.
+			d.drop(c.Begin, out)
+			s.lose()
+			s.lossy = true
+			s.pos += hidden
 		}
+	}
+	if err == nil {
 		err = d.feed(s, c, tail, c.Pos+c.Total-uint64(len(tail)), out)
 	}
 	if err != nil {
+		clear(tail)
 		d.giveUp(out)
 	}
 	return err
@@ -124,14 +173,23 @@ func startsPreface(b []byte) bool {
 // skip passes over bytes that were left out.
 func (d *decoder) skip(s *side, c *probes.Chunk, n uint64, out probes.Out) {
 	s.pos += n
-	if s.have > 0 && s.have < headerSize { // its rest was left out: what frame it was is not known
-		s.have, s.left = 0, 0
+	if s.have > 0 || !s.begun { // the rest of a header, or of the preface: what it was is not known
+		s.lose()
 		return
+	}
+	if s.pad {
+		s.pad = false
+		if st := d.streams[s.frame.stream]; st != nil {
+			st.gaps[c.Dir] = -1
+		}
 	}
 	if n < uint64(s.left) {
 		s.left -= int(n)
 		s.over = true
 		return
+	}
+	if n-uint64(s.left) > largeData {
+		s.gaps++
 	}
 	if s.left > 0 {
 		s.over = true
@@ -144,6 +202,10 @@ func (d *decoder) skip(s *side, c *probes.Chunk, n uint64, out probes.Out) {
 func (d *decoder) feed(s *side, c *probes.Chunk, b []byte, pos uint64, out probes.Out) error {
 	s.pos = pos + uint64(len(b))
 	for len(b) > 0 {
+		if s.astray {
+			clear(b)
+			return nil
+		}
 		if !s.begun {
 			n := min(len(b), len(preface)-s.have)
 			s.have += n
@@ -154,41 +216,53 @@ func (d *decoder) feed(s *side, c *probes.Chunk, b []byte, pos uint64, out probe
 			continue
 		}
 		if s.left == 0 {
-			if s.have == 0 {
-				s.start = start{pos, *c}
-				s.start.chunk.Head, s.start.chunk.Tail = nil, nil
-			}
+			began, split := pos, s.have > 0
 			n := copy(s.header[s.have:], b)
 			s.have += n
 			b, pos = b[n:], pos+uint64(n)
 			if s.have < headerSize {
+				if !split {
+					s.start.set(began, c)
+				}
 				return nil
 			}
 			s.have = 0
 			f, ok := parseFrame(s.header[:])
-			if !ok {
-				return probes.ErrNotProtocol
+			if !ok || !s.sure && !f.usual() {
+				clear(b)
+				return d.astray(s, c, out)
 			}
+			if s.first.stream != 0 && (f.kind != continuation || f.stream != s.first.stream) {
+				// RFC 9113, section 6.10: nothing comes between the frames of a block. Some of it was not seen.
+				s.over = true
+				d.blockEnd(s, c, out)
+			}
+			s.framed = true
 			s.frame, s.left = f, f.length
 			switch f.kind {
 			case headers, pushPromise:
-				s.buf, s.over, s.first, s.origin = s.buf[:0], false, f, s.start
+				s.buf, s.over, s.first = s.buf[:0], false, f
+				if !split {
+					s.start.set(began, c)
+				}
+				s.origin = s.start
+			case continuation:
+				s.over = s.over || s.first.stream == 0
 			case rstStream:
 				s.buf, s.over = s.buf[:0], false
-			}
-			if f.kind == data {
+			case data:
 				// The rest of it may pass unseen. It is no longer than what moves at once.
-				if st := d.streams[f.stream]; st != nil {
-					st.size[c.Dir] += int64(f.length)
-					if f.flags&endStream != 0 {
-						d.ended(st, c, out)
-					}
-				}
+				b = d.dataBegin(s, c, b, out)
+				pos = s.pos - uint64(len(b))
 			}
 			if s.left == 0 {
 				d.frameEnd(s, c, out)
 			}
 			continue
+		}
+		if s.pad {
+			b = d.padding(s, c, b)
+			pos++
 		}
 		n := min(s.left, len(b))
 		switch s.frame.kind {
@@ -198,8 +272,8 @@ func (d *decoder) feed(s *side, c *probes.Chunk, b []byte, pos uint64, out probe
 			} else if !s.over {
 				s.buf = append(s.buf, b[:n]...)
 			}
-		case data:
-			clear(b[:n])
+		default:
+			clear(b[:n]) // a body, or what nobody here has a use for
 		}
 		s.left -= n
 		b, pos = b[n:], pos+uint64(n)
@@ -207,6 +281,47 @@ func (d *decoder) feed(s *side, c *probes.Chunk, b []byte, pos uint64, out probe
 			d.frameEnd(s, c, out)
 		}
 	}
+	return nil
+}
+
+// dataBegin takes the header of a DATA frame, and, of what comes behind it, the length of the padding.
+func (d *decoder) dataBegin(s *side, c *probes.Chunk, b []byte, out probes.Out) []byte {
+	f := s.frame
+	st := d.streams[f.stream]
+	if st != nil {
+		st.size[c.Dir] += int64(f.length)
+	}
+	if s.pad = f.flags&padded != 0 && f.length > 0; s.pad && len(b) > 0 {
+		b = d.padding(s, c, b)
+	}
+	if st != nil && f.flags&endStream != 0 {
+		if s.pad {
+			st.gaps[c.Dir] = -1 // how much of it is a body is not known
+		}
+		d.ended(st, c, out)
+	}
+	return b
+}
+
+// padding takes the length of a DATA frame's padding off. It stays in the chunk, so that a recording gives the same.
+func (d *decoder) padding(s *side, c *probes.Chunk, b []byte) []byte {
+	if st := d.streams[s.frame.stream]; st != nil {
+		st.size[c.Dir] -= min(1+int64(b[0]), int64(s.frame.length))
+	}
+	s.pad = false
+	s.left--
+	return b[1:]
+}
+
+// astray is called where no frame begins though one should: the kernel side has lost its way, or it is not HTTP/2. Each chunk is
+// taken to begin with a frame, until too many do not.
+func (d *decoder) astray(s *side, c *probes.Chunk, out probes.Out) error {
+	if s.strays++; s.strays > maxStrays || s.sure && !s.framed {
+		return probes.ErrNotProtocol
+	}
+	d.drop(c.Begin, out)
+	s.lose()
+	s.astray = true
 	return nil
 }
 
@@ -235,68 +350,170 @@ func (d *decoder) frameEnd(s *side, c *probes.Chunk, out probes.Out) {
 
 // blockEnd is called when a header block is complete.
 func (d *decoder) blockEnd(s *side, c *probes.Chunk, out probes.Out) {
-	var m block
-	if s.over {
+	m := &d.section
+	m.reset()
+	sure := s.sure
+	switch {
+	case s.over:
 		s.table.stale()
 		m.cut = true
-	} else if s.table.decode(s.buf, m.take) != nil {
-		m.cut = true
+	case s.table.decode(s.buf, d.take) != nil:
+		s.over, m.cut = true, true
+	case len(s.buf) > 0:
+		s.strays, s.sure = 0, true
 	}
-	if cap(s.buf) > 4<<10 {
+	if cap(s.buf) > maxSpare {
 		s.buf = nil
 	}
+	if s.over && !s.sure { // it may be none
+		s.lose()
+		return
+	}
 	f := s.first
+	s.first = frame{}
 	if f.kind == pushPromise {
 		return
 	}
 	st := d.streams[f.stream]
 	end := f.flags&endStream != 0
 	switch {
-	case c.Dir == d.in && st == nil && f.stream%2 == 1:
-		st = d.open(f.stream, &s.origin, out)
+	case c.Dir == d.in && (st == nil || st.early) && f.stream%2 == 1:
+		if f.stream <= d.last || f.stream == d.doubt {
+			return // the trailers of a request whose response is complete
+		}
+		d.opened(f.stream, sure)
+		st = d.open(f.stream, &s.origin)
 		if st == nil {
 			return
 		}
-		d.request(st, &m, c, out)
+		d.request(st, m, c, out)
+		if end {
+			d.ended(st, c, out)
+		}
+		d.catchUp(st, out)
+		return
+	case c.Dir == d.out && st == nil && f.stream > d.last && f.stream%2 == 1:
+		if d.server || d.early == maxEarly || m.interim() {
+			return // to a request that was not seen
+		}
+		st = d.stream(f.stream)
+		st.early = true
+		d.early++
+		d.response(st, m, c, out)
 	case c.Dir == d.out && st != nil && !st.answered && m.interim():
 		end = false
 	case c.Dir == d.out && st != nil && !st.answered:
-		d.response(st, &m, c, out)
+		d.response(st, m, c, out)
 	case c.Dir == d.out && st != nil:
-		st.trailers(&m)
+		st.trailers(m)
 	}
 	if st != nil && end {
 		d.ended(st, c, out)
 	}
 }
 
-// open makes a stream that begins at a place.
-func (d *decoder) open(id uint32, at *start, out probes.Out) *stream {
-	if len(d.streams) >= maxStreams {
+// stream makes a stream.
+func (d *decoder) stream(id uint32) *stream {
+	var st *stream
+	if n := len(d.free); n > 0 {
+		st, d.free = d.free[n-1], d.free[:n-1]
+	} else {
+		st = new(stream)
+	}
+	st.id = id
+	for i := range d.sides {
+		st.gaps[i] = d.sides[i].gaps
+	}
+	d.streams[id] = st
+	return st
+}
+
+// forget takes a stream away of which the spans are handed over.
+func (d *decoder) forget(st *stream) {
+	if st.early {
+		d.early--
+	}
+	delete(d.streams, st.id)
+	if len(d.free) < maxFree {
+		*st = stream{}
+		d.free = append(d.free, st)
+	}
+}
+
+// open makes a stream that begins at a place, or completes one whose response was told before.
+func (d *decoder) open(id uint32, at *start) *stream {
+	if d.early > 0 {
+		for n, st := range d.streams {
+			if st.early && n < id { // its request was not seen, or it would have come before this one
+				d.forget(st)
+			}
+		}
+	}
+	st := d.streams[id]
+	if st == nil && len(d.streams) >= maxStreams {
 		if t := d.target.Target; t != nil {
 			t.Account.Add(ledger.Seen, 1)
 			t.Account.Add(ledger.Unparsed, 1)
 		}
 		return nil
 	}
+	if st == nil {
+		st = d.stream(id)
+	}
 	d.conn.Target = d.target.Target
-	st := &stream{id: id, begin: at.chunk}
-	st.begin.Named, st.begin.Lost, st.begin.Dir, st.begin.Pos = true, false, d.in, 0
-	st.begin.ID = mint(d.conn.ID, id)
-	st.begin.Evidence.Multiplexed = true
-	st.begin.Evidence.Seq += uint32(at.pos - at.chunk.Pos)
-	d.streams[id] = st
+	b := &st.begin
+	*b = at.chunk
+	b.Named, b.Lost, b.Dir, b.Pos = true, false, d.in, 0
+	b.ID = mint(d.conn.ID, at.pos)
+	b.Evidence.Multiplexed = true
+	b.Evidence.Seq += uint32(at.pos - at.chunk.Pos)
 	return st
+}
+
+// opened notes the number of a stream. What is not sure must not have it that all the others are old.
+func (d *decoder) opened(id uint32, sure bool) {
+	switch {
+	case sure && id < d.doubt:
+		d.last, d.doubt = id, 0
+	case sure:
+		d.last = id
+	case d.doubt < id:
+		d.last, d.doubt = max(d.last, d.doubt), id
+	default:
+		d.doubt = id
+	}
+}
+
+// catchUp hands over what was told of a stream's response before its request. A client's calls are told when they end, and a thread
+// that reads may overtake the one that writes.
+func (d *decoder) catchUp(st *stream, out probes.Out) {
+	if !st.early {
+		return
+	}
+	st.early = false
+	d.early--
+	if st.answered {
+		d.answer(st, &st.answer, out)
+	}
+	switch {
+	case st.complete:
+		d.finish(st, st.overAt, out)
+	case st.reset != "":
+		d.close(st, probes.Reset, st.overAt, out)
+	}
 }
 
 // ended is called when a direction of a stream is over.
 func (d *decoder) ended(st *stream, c *probes.Chunk, out probes.Out) {
 	if c.Dir == d.in {
 		st.asked = true
+		st.sized[d.in] = st.gaps[d.in] == d.sides[d.in].gaps
 		return
 	}
 	if !st.answered { // DATA without HEADERS: those were not seen
-		d.response(st, &block{cut: true}, c, out)
+		d.section.reset()
+		d.section.cut = true
+		d.response(st, &d.section, c, out)
 	}
 	d.finish(st, c.End, out)
 }
@@ -304,6 +521,11 @@ func (d *decoder) ended(st *stream, c *probes.Chunk, out probes.Out) {
 // finish ends a stream whose response is complete.
 func (d *decoder) finish(st *stream, t int64, out probes.Out) {
 	st.complete = true
+	st.sized[d.out] = st.gaps[d.out] == d.sides[d.out].gaps
+	if st.early {
+		st.overAt = t
+		return
+	}
 	e := probes.PeerClosed
 	if d.server {
 		e = probes.LocalClosed
@@ -316,12 +538,13 @@ func (d *decoder) finish(st *stream, t int64, out probes.Out) {
 
 // close ends what is left of a stream.
 func (d *decoder) close(st *stream, e probes.End, t int64, out probes.Out) {
+	st.broken = e == probes.Closed && st.answered && !st.complete
 	if st.inner != nil {
 		st.inner.End(e, t, st.out(out, d.server))
 	} else {
 		d.end(st, e, t, out)
 	}
-	delete(d.streams, st.id)
+	d.forget(st)
 }
 
 // reset takes the reset of a stream by the side that sent c.
@@ -330,20 +553,40 @@ func (d *decoder) reset(st *stream, c *probes.Chunk, code uint32, out probes.Out
 		d.finish(st, c.End, out)
 		return
 	}
+	if st.early && st.complete {
+		return
+	}
 	st.resetBy(code, c.End)
+	if st.early {
+		st.overAt = c.End
+		return
+	}
 	d.close(st, probes.Reset, c.End, out)
 }
 
-// lose is called where events were lost: what was sent by either side is not known, nor where the tables are.
+// lose is called where events were lost, of either side: what became of the streams is not known. A side of which no bytes are
+// missing has lost nothing.
 func (d *decoder) lose(t int64, out probes.Out) {
 	for i := range d.sides {
-		s := &d.sides[i]
-		s.table.stale()
-		s.have, s.left, s.begun, s.buf, s.over = 0, 0, true, s.buf[:0], true
+		d.sides[i].lossy = true
 	}
+	d.drop(t, out)
+}
+
+// lose is called where bytes are missing that may have been any: what comes next is taken to begin with a frame, and the table is
+// not known.
+func (s *side) lose() {
+	s.table.stale()
+	s.have, s.left, s.pad, s.begun, s.buf, s.over, s.first = 0, 0, false, true, s.buf[:0], true, frame{}
+	s.sure = false
+	s.gaps++
+}
+
+// drop gives the open streams up.
+func (d *decoder) drop(t int64, out probes.Out) {
 	for _, st := range sorted(d.streams) {
 		if st.inner == nil {
-			d.drop(st, ledger.RingFull, out)
+			d.giveUpCall(st, ledger.RingFull, out)
 			continue
 		}
 		_ = st.inner.Decode(&probes.Chunk{Dir: d.in, Pos: st.pos[d.in], Begin: t, End: t, Lost: true}, st.out(out, d.server))
@@ -376,9 +619,9 @@ func (d *decoder) Waiting() (probes.Direction, uint64, bool) { return d.out, 0, 
 // Progress implements probes.Decoder.
 func (d *decoder) Progress(probes.Direction, uint64, int64, probes.Out) {}
 
-// mint names a stream. Replays must give the same name.
-func mint(conn uint64, stream uint32) trace.SpanID {
-	x := mix(mix(conn) ^ uint64(stream)<<32)
+// mint names a stream by where it began: replays must give the same name, and what is wrongly taken for a stream another.
+func mint(conn, pos uint64) trace.SpanID {
+	x := mix(mix(conn) + pos)
 	if x == 0 {
 		x = 1
 	}

@@ -31,42 +31,72 @@ type stream struct {
 	asked    bool           // the request is complete
 	answered bool           // the response's head is told
 	complete bool           // the response is complete
+	broken   bool           // the response began, and the connection was closed; HTTP/1 may take that for its end
 
-	size [2]int64 // of the bodies, bytes
+	size  [2]int64 // of the bodies, bytes, by direction
+	gaps  [2]int   // the sides' when it began
+	sized [2]bool  // size is all of it
 
-	grpc     bool
-	method   string // pkg.Service/Method; empty: not known
-	hidden   bool   // not all of the request's fields are known
-	timeout  time.Duration
-	context  span.Context // that the request carried, where the inner decoder does not see it
-	code     string       // gRPC's status, once it is known
-	message  string
-	httpCode int
-	unsure   bool // not all of the response's fields are known
-	reset    string
+	early  bool         // its request was not told yet
+	status string       // of the response
+	answer probes.Chunk // early: the response's, without its bytes
+	overAt int64        // early: when the response was complete, or the stream was reset
+
+	grpc                 bool
+	method               string // pkg.Service/Method; empty: not known
+	hidden               bool   // not all of the request's fields are known
+	pathless, schemeless bool   // hidden: its path, or its scheme, is not
+	timeout              time.Duration
+	context              span.Context // that the request carried, where the inner decoder does not see it
+	code                 string       // gRPC's status, once it is known
+	message              string
+	httpCode             int
+	unsure               bool // not all of the response's fields are known
+	reset                string
+
+	renamed renamed // where the inner decoder's spans go
 }
 
-// block is a header block, or a request's or response's trailers.
-type block struct {
+// section is what a header or trailer section says (RFC 9110, sections 6.3 and 6.5).
+type section struct {
 	cut                             bool // some of it is not known
 	method, path, scheme, authority string
 	status                          string
 	contentType, grpcStatus         string
 	grpcMessage, timeout, traceBin  string
 	context                         http1.ContextFields
+	text                            []byte  // the memory of context
 	fields                          []field // others
+	size                            int     // of fields, bytes
 }
 
-// join makes one list of a field that was sent more than once (RFC 9110, section 5.3).
-func join(list []byte, v string) []byte {
-	if len(list) > 0 && len(list) < maxBlock {
-		list = append(list, ',')
+// maxKept bounds what is kept of a section: a short block may refer to a long entry again and again.
+const maxKept = 16 << 10
+
+// reset makes it empty; it keeps its memory.
+func (m *section) reset() {
+	clear(m.fields)
+	*m = section{text: m.text[:0], fields: m.fields[:0]}
+	if cap(m.text) > maxSpare {
+		m.text = nil
 	}
-	return append(list, v...)
+}
+
+// keep copies a field's value behind those that came before it (RFC 9110, section 5.3).
+func (m *section) keep(list []byte, v string) []byte {
+	if len(m.text)+len(list)+1+len(v) > maxKept {
+		return list
+	}
+	from := len(m.text)
+	if list != nil {
+		m.text = append(append(m.text, list...), ',')
+	}
+	m.text = append(m.text, v...)
+	return m.text[from:len(m.text):len(m.text)]
 }
 
 // carried is the context that the request carries.
-func (m *block) carried() span.Context {
+func (m *section) carried() span.Context {
 	if c := m.context.Context(); c.SpanID.IsValid() {
 		return c
 	}
@@ -78,7 +108,7 @@ func (m *block) carried() span.Context {
 }
 
 // take adds a field.
-func (m *block) take(f field) {
+func (m *section) take(f field) {
 	if !f.name.known || !f.value.known {
 		m.cut = true
 		return
@@ -108,22 +138,22 @@ func (m *block) take(f field) {
 	case "host":
 		m.authority = cmp.Or(m.authority, v)
 	case "traceparent":
-		m.context.Traceparent = []byte(v)
+		m.context.Traceparent = m.keep(m.context.Traceparent, v)
 	case "tracestate":
-		m.context.Tracestate = join(m.context.Tracestate, v)
+		m.context.Tracestate = m.keep(m.context.Tracestate, v)
 	case "b3":
-		m.context.B3 = []byte(v)
+		m.context.B3 = m.keep(m.context.B3, v)
 	case "x-b3-traceid":
-		m.context.B3TraceID = []byte(v)
+		m.context.B3TraceID = m.keep(m.context.B3TraceID, v)
 	case "x-b3-spanid":
-		m.context.B3SpanID = []byte(v)
+		m.context.B3SpanID = m.keep(m.context.B3SpanID, v)
 	case "x-b3-sampled":
-		m.context.B3Sampled = []byte(v)
+		m.context.B3Sampled = m.keep(m.context.B3Sampled, v)
 	case "x-b3-flags":
-		m.context.B3Flags = []byte(v)
+		m.context.B3Flags = m.keep(m.context.B3Flags, v)
 	case "user-agent", "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host":
-		if !strings.ContainsAny(v, "\r\n") && len(m.fields) < maxBlock {
-			m.fields = append(m.fields, f)
+		if n := m.size + size(f); n <= maxKept && !strings.ContainsAny(v, "\r\n") {
+			m.fields, m.size = append(m.fields, f), n
 		}
 	}
 }
@@ -135,13 +165,13 @@ func write(b *bytes.Buffer, name, value string) {
 	b.WriteString("\r\n")
 }
 
-func (m *block) interim() bool { return len(m.status) == 3 && m.status[0] == '1' }
+func (m *section) interim() bool { return len(m.status) == 3 && m.status[0] == '1' }
 
 // unknownMethod stands for a method that is not known (semantic conventions, HTTP).
 const unknownMethod = "_OTHER"
 
 // request takes the head of a request.
-func (d *decoder) request(st *stream, m *block, c *probes.Chunk, out probes.Out) {
+func (d *decoder) request(st *stream, m *section, c *probes.Chunk, out probes.Out) {
 	st.grpc, st.hidden, st.timeout = isGRPC(m.contentType), m.cut, timeout(m.timeout)
 	d.grpc = d.grpc || st.grpc
 	if st.grpc = st.grpc || m.cut && m.contentType == "" && d.grpc; st.grpc {
@@ -152,20 +182,27 @@ func (d *decoder) request(st *stream, m *block, c *probes.Chunk, out probes.Out)
 		return
 	}
 	st.inner = d.http.New(&d.conn, d.server)
-	var head bytes.Buffer
+	head := &d.head
+	head.Reset()
 	head.WriteString(oneWord(cmp.Or(m.method, unknownMethod)))
 	head.WriteByte(' ')
-	if m.scheme == "https" && m.authority != "" && strings.HasPrefix(m.path, "/") {
+	https := m.scheme == "https" && m.authority != "" && strings.HasPrefix(m.path, "/")
+	if https {
 		head.WriteString("https://")
 		head.WriteString(oneWord(m.authority))
 	}
-	head.WriteString(oneWord(cmp.Or(m.path, "*")))
+	path := m.path
+	if m.method == "CONNECT" && path == "" { // section 8.5
+		path = m.authority
+	}
+	st.pathless, st.schemeless = path == "", m.scheme == "" || m.scheme == "https" && !https
+	head.WriteString(oneWord(cmp.Or(path, "*")))
 	head.WriteString(" HTTP/1.1\r\n")
 	if m.authority != "" {
-		write(&head, "host", oneWord(m.authority))
+		write(head, "host", oneWord(m.authority))
 	}
 	for _, f := range m.fields {
-		write(&head, f.name.s, f.value.s)
+		write(head, f.name.s, f.value.s)
 	}
 	st.context = m.carried()
 	head.WriteString("\r\n")
@@ -173,6 +210,9 @@ func (d *decoder) request(st *stream, m *block, c *probes.Chunk, out probes.Out)
 	first.Head, first.Total, first.End = head.Bytes(), uint64(head.Len()), max(first.Begin, c.End)
 	_ = st.inner.Decode(&first, st.out(out, d.server)) // it is a well-formed head
 	st.pos[d.in] = first.Total
+	if head.Cap() > maxSpare {
+		*head = bytes.Buffer{}
+	}
 }
 
 // oneWord has no spaces or ends of lines.
@@ -189,21 +229,36 @@ func oneWord(s string) string {
 }
 
 // response takes the head of a response.
-func (d *decoder) response(st *stream, m *block, c *probes.Chunk, out probes.Out) {
+func (d *decoder) response(st *stream, m *section, c *probes.Chunk, out probes.Out) {
 	st.answered = true
 	st.grpc = st.grpc || isGRPC(m.contentType)
+	d.grpc = d.grpc || st.grpc
 	st.trailers(m)
-	status := m.status
-	if st.httpCode, _ = strconv.Atoi(status); len(status) != 3 || st.httpCode < 200 {
-		status, st.httpCode = "200", 0
+	st.status = m.status
+	if st.httpCode, _ = strconv.Atoi(m.status); len(m.status) != 3 || st.httpCode < 200 {
+		st.status, st.httpCode = "200", 0
 		st.unsure = true
 	}
+	if st.early {
+		st.answer = *c
+		st.answer.Head, st.answer.Tail = nil, nil
+		return
+	}
+	d.answer(st, c, out)
+}
+
+// answer tells of a response's head, which came with c.
+func (d *decoder) answer(st *stream, c *probes.Chunk, out probes.Out) {
 	if st.span != nil {
 		st.span.State = span.Answered
 		out.Span(st.span)
 		return
 	}
-	head := []byte("HTTP/1.1 " + status + " \r\n\r\n")
+	d.head.Reset()
+	d.head.WriteString("HTTP/1.1 ")
+	d.head.WriteString(st.status)
+	d.head.WriteString(" \r\n\r\n")
+	head := d.head.Bytes()
 	b := *c
 	b.Dir, b.Pos, b.Total, b.Head, b.Tail, b.Named, b.Lost = d.out, 0, uint64(len(head)), head, nil, false, false
 	b.ID = trace.SpanID{}
@@ -212,7 +267,7 @@ func (d *decoder) response(st *stream, m *block, c *probes.Chunk, out probes.Out
 }
 
 // trailers takes what comes behind the response, or with its head where there is nothing else.
-func (st *stream) trailers(m *block) {
+func (st *stream) trailers(m *section) {
 	st.unsure = st.unsure || m.cut
 	if m.grpcStatus != "" {
 		st.code, st.message = valid(statusName(m.grpcStatus)), valid(message(m.grpcMessage))
@@ -227,8 +282,14 @@ func (st *stream) resetBy(code uint32, t int64) {
 	}
 }
 
+// closed is error.type where the connection was.
+const closed = "connection_closed"
+
 // out is where the inner decoder's spans go.
-func (st *stream) out(out probes.Out, server bool) probes.Out { return renamed{out, st, server} }
+func (st *stream) out(out probes.Out, server bool) probes.Out {
+	st.renamed = renamed{out, st, server}
+	return &st.renamed
+}
 
 type renamed struct {
 	probes.Out
@@ -245,7 +306,7 @@ var (
 )
 
 // Span implements probes.Out.
-func (r renamed) Span(s *span.Span) {
+func (r *renamed) Span(s *span.Span) {
 	st := r.st
 	if st.context.SpanID.IsValid() {
 		s.Wire = st.context
@@ -261,7 +322,7 @@ func (r renamed) Span(s *span.Span) {
 }
 
 // asHTTP sets what differs from HTTP/1.
-func (r renamed) asHTTP(s *span.Span) {
+func (r *renamed) asHTTP(s *span.Span) {
 	st := r.st
 	attrs := s.Attrs[:0]
 	for _, a := range s.Attrs {
@@ -272,26 +333,42 @@ func (r renamed) asHTTP(s *span.Span) {
 			if st.hidden {
 				continue
 			}
-		case semconv.URLPathKey, semconv.URLFullKey:
-			if st.hidden && strings.HasSuffix(a.Value.AsString(), "*") {
+		case semconv.URLPathKey:
+			if st.hidden && st.pathless {
+				continue
+			}
+		case semconv.URLFullKey:
+			if st.hidden && (st.pathless || st.schemeless) {
+				continue
+			}
+		case semconv.URLSchemeKey:
+			if st.hidden && st.schemeless {
 				continue
 			}
 		case semconv.HTTPResponseStatusCodeKey:
 			if st.httpCode == 0 {
 				continue
 			}
+		case semconv.ErrorTypeKey:
+			if st.broken {
+				continue
+			}
 		}
 		attrs = append(attrs, a)
 	}
-	in, out := r.st.size[probes.Ingress], r.st.size[probes.Egress]
+	if st.broken {
+		attrs = append(attrs, semconv.ErrorTypeKey.String(closed))
+		s.Status = codes.Error
+	}
+	in, out := probes.Ingress, probes.Egress
 	if !r.server {
 		in, out = out, in
 	}
-	if in > 0 && st.asked {
-		attrs = append(attrs, semconv.HTTPRequestBodySize(int(in)))
+	if st.asked && st.sized[in] && st.size[in] > 0 {
+		attrs = append(attrs, semconv.HTTPRequestBodySize(int(st.size[in])))
 	}
-	if st.complete {
-		attrs = append(attrs, semconv.HTTPResponseBodySize(int(out)))
+	if st.complete && st.sized[out] {
+		attrs = append(attrs, semconv.HTTPResponseBodySize(int(st.size[out])))
 	}
 	if st.hidden || st.unsure && st.answered {
 		attrs = append(attrs, unknownAttr)
@@ -300,7 +377,7 @@ func (r renamed) asHTTP(s *span.Span) {
 }
 
 // asGRPC makes it a span of a remote procedure call (semantic conventions, RPC).
-func (r renamed) asGRPC(s *span.Span) {
+func (r *renamed) asGRPC(s *span.Span) {
 	st := r.st
 	attrs := s.Attrs[:0]
 	failed := "" // error.type of a connection that ended
@@ -317,6 +394,9 @@ func (r renamed) asGRPC(s *span.Span) {
 			a = version2
 		}
 		attrs = append(attrs, a)
+	}
+	if st.broken {
+		failed = closed
 	}
 	s.Attrs = append(attrs, system)
 	st.describe(s)
@@ -339,7 +419,7 @@ func (st *stream) conclude(s *span.Span, server bool, failed string) {
 	switch {
 	case st.reset != "" && code == "":
 		code, failed = st.reset, ""
-	case code == "" && failed == "" && st.answered && !st.unsure && st.httpCode != 0:
+	case code == "" && failed == "" && st.complete && !st.unsure && st.httpCode != 0:
 		code = ofHTTP(st.httpCode)
 	}
 	s.Status, s.Message = codes.Unset, ""
