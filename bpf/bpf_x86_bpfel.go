@@ -47,13 +47,19 @@ type bpfConn struct {
 	Dir         uint8
 	Pad2        uint8
 	Frames      [2]struct {
-		_      structs.HostLayout
-		Left   uint32
-		Have   uint8
-		Lost   uint8
-		Shown  uint8
-		Pad    uint8
-		Header [16]uint8
+		_        structs.HostLayout
+		Left     uint32
+		Have     uint8
+		Lost     uint8
+		Shown    uint8
+		Worth    uint8
+		Header   [16]uint8
+		Captured uint32
+		Next     uint32
+		P        uint32
+		Word     uint32
+		Stream   uint32
+		Body     uint32
 	}
 }
 

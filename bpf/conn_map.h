@@ -41,8 +41,15 @@ struct frames {
 	u8 have;  /* bytes of it that have passed */
 	u8 lost;  /* nothing is known of where the next one is */
 	u8 shown; /* what is left is told */
-	u8 pad;
+	u8 worth; /* there is something in the piece that user space wants to know */
 	u8 header[16];
+	/* Of a walk over a piece of a call; here, for the stack is short. */
+	u32 captured; /* bytes of the piece to be told */
+	u32 next;     /* where the next piece begins, from the beginning of this one */
+	u32 p;	      /* where the walk is */
+	u32 word;     /* length and type of the frame there */
+	u32 stream;   /* of it */
+	u32 body;     /* where its payload begins */
 };
 
 struct conn {

@@ -471,17 +471,6 @@ static __always_inline bool tell_message(struct telling *t, struct conn *c)
 	return t->off > 0;
 }
 
-/* What a walk over the frames in a piece of a call has found. */
-struct walk {
-	u32 captured; /* bytes of the piece to be told */
-	u32 next;     /* where the next piece begins, from the beginning of this one */
-	u32 worth;    /* there is something in it that user space wants to know */
-	u32 p;	      /* where the walk is */
-	u32 word;     /* length and type of the frame there */
-	u32 stream;   /* of it */
-	u32 body;     /* where its payload begins */
-};
-
 /* frames_lost is called where it is not known any more where frames begin. */
 static __always_inline void frames_lost(struct frames *f)
 {
@@ -491,7 +480,7 @@ static __always_inline void frames_lost(struct frames *f)
 
 /* continue_header takes what is missing of a frame's header of which the last call had the beginning; false if there is still
  * not all of it. */
-static __always_inline bool continue_header(struct frames *f, struct walk *w, const u8 *text, u32 n)
+static __always_inline bool continue_header(struct frames *f, const u8 *text, u32 n)
 {
 	u32 have = at_most(f->have, FRAME_HEADER);
 	u32 missing = FRAME_HEADER - have;
@@ -506,9 +495,9 @@ static __always_inline bool continue_header(struct frames *f, struct walk *w, co
 		return false;
 	}
 	f->have = 0;
-	w->word = bpf_ntohl(*(u32 *)f->header);
-	w->stream = *(u32 *)(f->header + 5) & bpf_htonl(~(1U << 31));
-	w->body = missing;
+	f->word = bpf_ntohl(*(u32 *)f->header);
+	f->stream = *(u32 *)(f->header + 5) & bpf_htonl(~(1U << 31));
+	f->body = missing;
 	return true;
 }
 
@@ -539,32 +528,32 @@ __noinline int is_frame(u32 length, u32 type, u32 stream)
 }
 
 /* pass goes over the frame; false: the piece ends here. */
-static __always_inline bool pass(struct frames *f, struct walk *w, u32 n, bool all)
+static __always_inline bool pass(struct frames *f, u32 n, bool all)
 {
-	u32 length = w->word >> 8;
-	u32 type = w->word & 0xff;
-	u32 next = w->body + length;
+	u32 length = f->word >> 8;
+	u32 type = f->word & 0xff;
+	u32 next = f->body + length;
 
-	if (!is_frame(length, type, w->stream)) {
+	if (!is_frame(length, type, f->stream)) {
 		frames_lost(f);
-		w->captured = w->next = w->p;
+		f->captured = f->next = f->p;
 		return false;
 	}
 	if (type != FRAME_PRIORITY && type != FRAME_PING && type != FRAME_WINDOW_UPDATE)
-		w->worth = 1;
+		f->worth = 1;
 	if (type == FRAME_DATA && next > n) {
-		w->captured = w->body + DATA_SHOWN < n ? w->body + DATA_SHOWN : n;
-		w->next = next;
+		f->captured = f->body + DATA_SHOWN < n ? f->body + DATA_SHOWN : n;
+		f->next = next;
 		return false;
 	}
-	if (next > n && !all && w->p) {
-		w->captured = w->next = w->p; /* it is told with the next piece */
+	if (next > n && !all && f->p) {
+		f->captured = f->next = f->p; /* it is told with the next piece */
 		return false;
 	}
-	w->p = next;
+	f->p = next;
 	if (next <= n)
 		return true;
-	w->captured = w->next = n;
+	f->captured = f->next = n;
 	f->left = next - n;
 	f->shown = 1;
 	return false;
@@ -572,52 +561,52 @@ static __always_inline bool pass(struct frames *f, struct walk *w, u32 n, bool a
 
 /* walk_frames looks at the n bytes of text, in memory of max bytes, from where the frames' state says; all: the call has
  * no more. It leaves the state as it is at the next piece. */
-static __always_inline struct walk walk_frames(struct frames *f, const u8 *text, u32 n, bool all,
-					       const u32 max)
+static __always_inline void walk_frames(struct frames *f, const u8 *text, u32 n, bool all, const u32 max)
 {
-	struct walk w = {.worth = f->left || f->have, .p = f->left};
 	u32 rest;
 
+	f->worth = f->left || f->have;
+	f->p = f->left;
 	f->left = 0;
 	f->shown = 0;
-	if (w.p > n) {
-		w.captured = w.next = n;
-		f->left = w.p - n;
+	if (f->p > n) {
+		f->captured = f->next = n;
+		f->left = f->p - n;
 		f->shown = 1;
-		return w;
+		return;
 	}
 	if (f->have) {
-		if (!continue_header(f, &w, text, n)) {
-			w.captured = w.next = n;
-			return w;
+		if (!continue_header(f, text, n)) {
+			f->captured = f->next = n;
+			return;
 		}
-		if (!pass(f, &w, n, all))
-			return w;
+		if (!pass(f, n, all))
+			return;
 	}
 	for (u32 i = 0; i < FRAMES_A_PIECE; i++) {
-		/* Known bounds, so that the verifier sees that all ways to here are alike. */
-		w.p = at_most(w.p, max);
-		if (w.p + FRAME_HEADER > n || w.p > max - 16) /* the latter: it is told with the next piece */
+		u32 p = f->p;
+
+		if (p + FRAME_HEADER > n || p > max - 16) /* the latter: it is told with the next piece */
 			break;
-		w.word = bpf_ntohl(*(const u32 *)(text + at_most(w.p, max - 16)));
-		w.stream = *(const u32 *)(text + 5 + at_most(w.p, max - 16)) & bpf_htonl(~(1U << 31));
-		w.body = w.p + FRAME_HEADER;
-		if (!pass(f, &w, n, all))
-			return w;
+		p = at_most(p, max - 16);
+		f->word = bpf_ntohl(*(const u32 *)(text + p));
+		f->stream = *(const u32 *)(text + p + 5) & bpf_htonl(~(1U << 31));
+		f->body = p + FRAME_HEADER;
+		if (!pass(f, n, all))
+			return;
 	}
-	w.captured = w.next = w.p;
-	rest = n - w.p;
+	f->captured = f->next = f->p;
+	rest = n - f->p;
 	if (!all || rest >= FRAME_HEADER || !rest)
-		return w;
+		return;
 	f->have = rest;
 	for (u32 j = 0; j < FRAME_HEADER; j++) {
 		if (j >= rest)
 			break;
-		f->header[j] = text[at_most(w.p + j, max - 1)];
+		f->header[j] = text[at_most(f->p + j, max - 1)];
 	}
-	w.captured = w.next = n;
-	w.worth = 1;
-	return w;
+	f->captured = f->next = n;
+	f->worth = 1;
 }
 
 /* advance has the segments of the call begin with the one in which its next bytes are that are looked at, as far as it sees. */
@@ -673,6 +662,15 @@ static __always_inline bool is_large_data(u64 word)
 	return word && (head & 0xff) == FRAME_DATA && head >> 8 > DATA_LARGE;
 }
 
+/* begins_large says that a large DATA frame is next, in a call that is not vectored. */
+static __always_inline bool begins_large(const struct telling *t)
+{
+	u64 word = 0;
+
+	bpf_probe_read_user(&word, sizeof(word), (void *)(t->io.buf.base + t->off));
+	return is_large_data(word);
+}
+
 /* skip_data passes over large DATA frames with which no stream ends: nothing is told of them. */
 STEP(skip_data)
 {
@@ -709,7 +707,6 @@ STEP(tell_frames)
 	STEP_WORK;
 	struct data_event *e;
 	struct frames *f;
-	struct walk found;
 	u32 left, size, n;
 	u8 *text;
 
@@ -723,18 +720,17 @@ STEP(tell_frames)
 		if (!e)
 			goto full;
 		text = (u8 *)(e + 1);
-		DO_STEP(advance, t, c);
 		n = t->at == t->off ? gather(&t->io.buf, left, 0, GATHER_PAYLOAD, text, 0) : 0;
 		n = at_most(n, GATHER_PAYLOAD);
-		found = walk_frames(f, text, n, n == left, GATHER_PAYLOAD);
-	} else if (left <= MEDIUM_PAYLOAD || (!f->left && !f->have && is_large_data(next_frame(t, c)))) {
+		walk_frames(f, text, n, n == left, GATHER_PAYLOAD);
+	} else if (left <= MEDIUM_PAYLOAD || (!f->left && !f->have && begins_large(t))) {
 		size = MEDIUM_PAYLOAD;
 		e = room(MEDIUM_PAYLOAD);
 		if (!e)
 			goto full;
 		text = (u8 *)(e + 1);
 		n = copy_flat(&t->io, t->off, text, MEDIUM_PAYLOAD);
-		found = walk_frames(f, text, n, n == left, MEDIUM_PAYLOAD);
+		walk_frames(f, text, n, n == left, MEDIUM_PAYLOAD);
 	} else {
 		size = LARGE_PAYLOAD;
 		e = room(LARGE_PAYLOAD);
@@ -742,22 +738,22 @@ STEP(tell_frames)
 			goto full;
 		text = (u8 *)(e + 1);
 		n = copy_flat(&t->io, t->off, text, LARGE_PAYLOAD);
-		found = walk_frames(f, text, n, n == left, LARGE_PAYLOAD);
+		walk_frames(f, text, n, n == left, LARGE_PAYLOAD);
 	}
 	if (!n) {
 		frames_lost(f);
-		found.worth = true; /* that it could not be read */
+		f->worth = 1; /* that it could not be read */
 	}
 	fill(e, t, c);
-	e->captured = e->total = found.captured;
+	e->captured = e->total = f->captured;
 	if (!n)
 		unreadable(e);
-	t->off += found.next;
-	if (found.next > left) {
-		f->left = found.next - left;
+	t->off += f->next;
+	if (f->next > left) {
+		f->left = f->next - left;
 		t->off = t->io.total;
 	}
-	if (!found.worth || (!found.captured && n)) {
+	if (!f->worth || (!f->captured && n)) {
 		f->shown = 0; /* nor is what is left of its last frame */
 		if (e->flags & FLAG_LOST)
 			c->flags |= CONN_LOST; /* it is still to be told */
@@ -775,21 +771,17 @@ full:
 }
 
 /* on_frames is on_bytes for HTTP/2. */
-STEP(on_frames)
+static __always_inline void on_frames(struct telling *t, struct conn *c, const u32 dir)
 {
-	STEP_WORK;
-	struct frames *f;
+	struct frames *f = &c->frames[dir];
 
-	if (!t || !c)
-		return 0;
-	f = &c->frames[t->dir & 1];
 	if (f->lost || !t->io.buf.base) {
 		/* The call is taken to begin with a frame. If it does not, that shows most often. */
-		__builtin_memset(f, 0, sizeof(*f));
+		f->left = f->have = f->shown = f->lost = 0;
 		c->flags |= CONN_LOST;
 		if (!t->io.buf.base) {
 			f->lost = 1;
-			return 0;
+			return;
 		}
 	}
 	if (f->left && !f->shown) {
@@ -801,12 +793,15 @@ STEP(on_frames)
 	for (u32 i = 0; i < FRAME_PIECES; i++) {
 		if (!f->left && !f->have)
 			DO_STEP(skip_data, t, c);
-		if (t->off >= t->io.total || !DO_STEP(tell_frames, t, c) || f->lost)
-			return 0;
+		if (t->off >= t->io.total)
+			return;
+		if (t->io.buf.segments)
+			DO_STEP(advance, t, c);
+		if (!DO_STEP(tell_frames, t, c) || f->lost)
+			return;
 	}
 	if (t->off < t->io.total)
 		frames_lost(f);
-	return 0;
 }
 
 /*
@@ -951,7 +946,7 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 			c->flags |= CONN_LOST;
 			c->frames[dir].lost = 1;
 		} else {
-			DO_STEP(on_frames, t, c);
+			on_frames(t, c, dir);
 		}
 		c->pos[dir] = end;
 		return;

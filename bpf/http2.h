@@ -20,7 +20,7 @@ enum {
 	FRAME_GOAWAY = 7,
 	FRAME_WINDOW_UPDATE = 8,
 	FRAME_CONTINUATION = 9,
-	FRAME_PIECES = 128, /* events of one call */
+	FRAME_PIECES = 64,  /* events of one call */
 	FRAME_TYPES = 0x20, /* types beyond are nobody's: it is not the header of a frame */
 	FRAME_MAX =
 		1 << 23, /* as is a length beyond; most endpoints allow 16 KiB, the C core of gRPC 4 MiB */
