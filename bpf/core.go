@@ -34,7 +34,8 @@ type Config struct {
 	RingBytes int `yaml:"ring_bytes"`
 	// HeadBytes bounds how much of a message's head is captured; what is longer is marked as truncated.
 	HeadBytes int `yaml:"head_bytes"`
-	// MaxConns, MaxTargets and MaxGoroutines bound what is followed at a time.
+	// MaxConns, MaxTargets and MaxGoroutines bound what is followed at a time. Before Linux 6.1, where all of the room is taken at
+	// once, MaxConns is half of its default.
 	MaxConns      int `yaml:"max_connections"`
 	MaxTargets    int `yaml:"max_processes"`
 	MaxGoroutines int `yaml:"max_goroutines"`
@@ -328,6 +329,9 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 	if v, err := features.LinuxVersionCode(); err == nil && v < 6<<16|1<<8 {
 		for _, name := range growing {
 			spec.Maps[name].Flags &^= unix.BPF_F_NO_PREALLOC
+		}
+		if cfg.MaxConns == Default().MaxConns {
+			spec.Maps[bpfMapConns].MaxEntries /= 2 // room for all of them is taken at once
 		}
 	}
 	if v, err := features.LinuxVersionCode(); err == nil && v < 6<<16|4<<8 {

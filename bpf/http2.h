@@ -20,7 +20,6 @@ enum {
 	FRAME_GOAWAY = 7,
 	FRAME_WINDOW_UPDATE = 8,
 	FRAME_CONTINUATION = 9,
-	FRAME_PIECES = 64,  /* events of one call */
 	FRAME_TYPES = 0x20, /* types beyond are nobody's: it is not the header of a frame */
 	FRAME_MAX =
 		1 << 23, /* as is a length beyond; most endpoints allow 16 KiB, the C core of gRPC 4 MiB */
@@ -28,8 +27,18 @@ enum {
 	DATA_LARGE =
 		2048, /* one that begins an event leaves no room for others: the event need not be large */
 	FLAG_END_STREAM = 1,
-	FRAMES_SKIPPED = 192, /* large DATA frames of one call */
+};
+
+enum {
+#ifdef OLD_KERNEL /* whose verifier looks at more */
+	FRAMES_SKIPPED = 64,
+	FRAMES_A_PIECE = 20,
+	FRAME_PIECES = 32,
+#else
+	FRAMES_SKIPPED = 192, /* large DATA frames passed over at once */
 	FRAMES_A_PIECE = 40,  /* frames in one event at most */
+	FRAME_PIECES = 64,    /* events of one call */
+#endif
 };
 
 /* What a client begins with: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n". */

@@ -163,37 +163,63 @@ func (s scenario) cells(concurrency int) string {
 	return fmt.Sprintf("| %s | %s | %d |", s.Runtime, shape, concurrency)
 }
 
-// publish puts the lines into the document, in the place of those that it has of the same, in the scenarios' order.
+// publish puts the lines into the document, in the place of those that it has of the same, in the scenarios' order, and those of
+// the greatest load into the README.
 func (b *table) publish(t *testing.T) {
 	t.Helper()
-	path := filepath.Join(servers.ModuleRoot(), document)
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before, rest, ok := strings.Cut(string(text), tableBegin)
-	old, after, found := strings.Cut(rest, tableEnd)
-	if !ok || !found {
-		t.Fatalf("%s lacks the lines between which the table stands", document)
-	}
 	rows := map[string]string{}
-	for line := range strings.Lines(old) {
+	for line := range strings.Lines(published(t, document)) {
 		if strings.Count(line, "|") > 4 {
 			rows[rowKey(line)] = line
 		}
 	}
 	maps.Copy(rows, b.rows)
-	var table strings.Builder
-	table.WriteString(header)
+	var whole, short strings.Builder
+	whole.WriteString(header)
+	short.WriteString(header)
 	for _, s := range scenarios {
 		for _, concurrency := range []int{1, 8, 64} {
-			table.WriteString(rows[rowKey(s.cells(concurrency))])
+			row := rows[rowKey(s.cells(concurrency))]
+			whole.WriteString(row)
+			if concurrency == 64 {
+				short.WriteString(row)
+			}
 		}
 	}
-	fmt.Print(table.String())
-	if err := os.WriteFile(path, []byte(before+tableBegin+table.String()+tableEnd+after), 0o644); err != nil {
+	fmt.Print(whole.String())
+	replace(t, document, whole.String())
+	replace(t, "README.md", short.String())
+}
+
+// published is the table in a file.
+func published(t *testing.T, name string) string {
+	t.Helper()
+	_, table, _ := cut(t, name)
+	return table
+}
+
+// replace puts another table into a file.
+func replace(t *testing.T, name, table string) {
+	t.Helper()
+	before, _, after := cut(t, name)
+	if err := os.WriteFile(filepath.Join(servers.ModuleRoot(), name), []byte(before+tableBegin+table+tableEnd+after), 0o644); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// cut cuts a file at the lines between which the table stands.
+func cut(t *testing.T, name string) (before, table, after string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(servers.ModuleRoot(), name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(text), tableBegin)
+	table, after, found := strings.Cut(rest, tableEnd)
+	if !ok || !found {
+		t.Fatalf("%s lacks the lines between which the table stands", name)
+	}
+	return before, table, after
 }
 
 // result is what became of a scenario under one load.
