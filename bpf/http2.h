@@ -35,9 +35,9 @@ enum {
 	FRAMES_A_PIECE = 20,
 	FRAME_PIECES = 32,
 #else
-	FRAMES_SKIPPED = 192, /* large DATA frames passed over at once */
-	FRAMES_A_PIECE = 40,  /* frames in one event at most */
-	FRAME_PIECES = 64,    /* events of one call */
+	FRAMES_SKIPPED = 96, /* large DATA frames passed over at once */
+	FRAMES_A_PIECE = 24, /* frames in one event at most */
+	FRAME_PIECES = 40,   /* events of one call */
 #endif
 };
 
