@@ -108,9 +108,11 @@ const (
 
 // Correlator is the only type here that run.go knows.
 type Correlator struct {
-	cfg   Config
-	stats Stats
-	nodes map[trace.SpanID]*node // under way or waiting or holding, and aliases
+	cfg      Config
+	stats    Stats
+	nodes    map[trace.SpanID]*node // under way or waiting or holding, and aliases
+	ended    map[trace.SpanID]ended // requests that are released, for calls that come late
+	endedIDs []trace.SpanID         // of ended, in the order in which they were released
 
 	threads    map[threadKey]*thread
 	threadKeys []threadKey    // of threads, in the order in which they were met
@@ -137,6 +139,7 @@ func New(cfg Config) *Correlator {
 	return &Correlator{
 		cfg:       cfg,
 		nodes:     make(map[trace.SpanID]*node, 1024),
+		ended:     map[trace.SpanID]ended{},
 		threads:   map[threadKey]*thread{},
 		answering: map[uint64]ref{},
 		processes: map[uint32]*process{},
@@ -329,6 +332,7 @@ func (n *node) gone() bool { return n.state == released || n.state == unread || 
 // release hands the span over, then what waited for it.
 func (c *Correlator) release(n *node) {
 	c.settleTrace(n)
+	c.remember(n)
 	c.out = append(c.out, n.span)
 	c.leave(n, released)
 }

@@ -74,9 +74,52 @@ func (c *Correlator) settleTrace(n *node) {
 		s.TraceID = c.traceID(s)
 		s.Flags = trace.FlagsSampled
 		s.Source = span.SourceNone
+		c.link(n)
 	}
 	n.traceID, n.flags, n.traceState = s.TraceID, s.Flags, s.TraceState
 	n.wire = wire.SpanID
+}
+
+// ended is a request that is released.
+type ended struct {
+	context span.Context
+	end     int64
+	goids   uint64
+}
+
+const (
+	// maxEnded bounds the requests that are remembered for calls that come late.
+	maxEnded = 8192
+	// maxLate is how long, in ns, after its end a call is believed to be made for a request: what lives longer works for others.
+	maxLate = 10e9
+)
+
+// remember keeps a request that is about to be released.
+func (c *Correlator) remember(n *node) {
+	if n.kind != trace.SpanKindServer {
+		return
+	}
+	if len(c.endedIDs) >= maxEnded {
+		delete(c.ended, c.endedIDs[0])
+		c.endedIDs = c.endedIDs[1:]
+	}
+	c.ended[n.id] = ended{span.Context{TraceID: n.traceID, SpanID: n.id, Flags: n.flags, TraceState: n.traceState}, n.end, n.goids}
+	c.endedIDs = append(c.endedIDs, n.id)
+}
+
+// link has a call without a parent refer to the request for which its thread, goroutine or task was made or has worked, and which
+// has ended before: what was started in it and outlives it. Wrong where a thread or goroutine works for others by then, too, which is
+// not known: not done for one that is older than the request, nor of an event loop, nor long after its end.
+func (c *Correlator) link(n *node) {
+	ev := &n.span.Evidence
+	if n.kind != trace.SpanKindClient || n.refused || !ev.Cause.IsValid() || n.thread != nil && n.thread.loop {
+		return
+	}
+	e, ok := c.ended[ev.Cause]
+	if !ok || e.end > n.start || n.start-e.end > maxLate || ev.Inherited && ev.Task+goidSlack < e.goids {
+		return
+	}
+	n.span.Link = e.context
 }
 
 // between says that a call's headers name a span that is neither the parent nor the parent's own parent: one

@@ -97,13 +97,28 @@ func (e *Exporter) appendSpan(b []byte, s *span.Span) []byte {
 		b = append(b, `"breadcrumb.parent.source":`...)
 		b = appendString(b, source)
 	}
-	b = append(b, `},"events":[],"links":[],"resource":`...)
+	b = append(b, `},"events":[],"links":[`...)
+	b = appendLink(b, &s.Link)
+	b = append(b, `],"resource":`...)
 	b = append(b, e.resource(s.Target)...)
 	b = append(b, `,"scope":{"name":`...)
 	b = appendString(b, span.ScopeName)
 	b = append(b, `,"version":`...)
 	b = appendString(b, version.Version)
 	return append(b, "}}\n"...)
+}
+
+func appendLink(b []byte, c *span.Context) []byte {
+	if !c.SpanID.IsValid() {
+		return b
+	}
+	b = append(b, `{"trace_id":"`...)
+	b = hex.AppendEncode(b, c.TraceID[:])
+	b = append(b, `","span_id":"`...)
+	b = hex.AppendEncode(b, c.SpanID[:])
+	b = append(b, `","trace_state":`...)
+	b = appendString(b, c.TraceState)
+	return append(b, `,"attributes":{}}`...)
 }
 
 func (e *Exporter) resource(t *span.Target) []byte {

@@ -54,7 +54,10 @@ func example() []*span.Span {
 			Kind: trace.SpanKindClient, Source: span.SourceThread, Name: "GET", Status: codes.Ok, Target: gateway,
 			TraceID: trace.TraceID{15: 9}, ID: trace.SpanID{7: 9}, Parent: trace.SpanID{7: 8},
 		},
-		{TraceID: trace.TraceID{15: 9}, ID: trace.SpanID{7: 8}},
+		{
+			TraceID: trace.TraceID{15: 9}, ID: trace.SpanID{7: 8},
+			Link: span.Context{TraceID: trace.TraceID{15: 5}, SpanID: trace.SpanID{7: 6}, TraceState: "vendor=a"},
+		},
 	}
 }
 

@@ -48,9 +48,15 @@ const (
 	spanStart      = 7<<3 | fixed64
 	spanEnd        = 8<<3 | fixed64
 	spanAttributes = 9<<3 | bytesField
+	spanLinks      = 13<<3 | bytesField
 	spanStatus     = 15<<3 | bytesField
 	// spanFlags is field 16, the first whose tag takes two bytes.
 	spanFlags = 16<<3 | uint64(protowire.Fixed32Type)
+
+	linkTraceID    = 1<<3 | bytesField
+	linkSpanID     = 2<<3 | bytesField
+	linkTraceState = 3<<3 | bytesField
+	linkFlags      = 6<<3 | byte(protowire.Fixed32Type)
 
 	statusMessage = 2<<3 | bytesField
 	statusCode    = 3<<3 | varint
@@ -140,6 +146,20 @@ func appendSpan(b []byte, s *span.Span) []byte {
 	}
 	if source := s.Source.String(); source != "" {
 		b = appendKeyValue(b, spanAttributes, attribute.String(parentSourceKey, source))
+	}
+	if c := &s.Link; c.SpanID.IsValid() {
+		var link int
+		b, link = begin(b, spanLinks)
+		b = append(b, linkTraceID, byte(len(c.TraceID)))
+		b = append(b, c.TraceID[:]...)
+		b = append(b, linkSpanID, byte(len(c.SpanID)))
+		b = append(b, c.SpanID[:]...)
+		if c.TraceState != "" {
+			b = appendString(b, linkTraceState, c.TraceState)
+		}
+		b = append(b, linkFlags)
+		b = binary.LittleEndian.AppendUint32(b, uint32(c.Flags)|uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK))
+		end(b, link)
 	}
 	if s.Status != codes.Unset || s.Message != "" {
 		var status int

@@ -62,6 +62,10 @@ func plainSpan(s *span.Span) *tracepb.Span {
 		p.Attributes = append(p.Attributes, plainAttributes([]attribute.KeyValue{
 			attribute.String("breadcrumb.parent.source", s.Source.String())})...)
 	}
+	if s.Link.SpanID.IsValid() {
+		p.Links = []*tracepb.Span_Link{{TraceId: s.Link.TraceID[:], SpanId: s.Link.SpanID[:], TraceState: plainString(s.Link.TraceState),
+			Flags: uint32(s.Link.Flags) | 0x100}}
+	}
 	if s.Status != codes.Unset || s.Message != "" {
 		p.Status = &tracepb.Status{Message: plainString(s.Message), Code: map[codes.Code]tracepb.Status_StatusCode{
 			codes.Ok: tracepb.Status_STATUS_CODE_OK, codes.Error: tracepb.Status_STATUS_CODE_ERROR}[s.Status]}
@@ -208,6 +212,9 @@ func TestDecodesToThePlainMessage(t *testing.T) {
 					s.Status = []codes.Code{codes.Unset, codes.Ok, codes.Error}[i%3]
 					s.Message = []string{"", "bad \xff"}[j%2]
 					s.TraceState = []string{"", "vendor=1"}[i%2]
+					if i%3 == 1 {
+						s.Link = span.Context{TraceID: trace.TraceID{1, byte(i)}, SpanID: trace.SpanID{2, byte(i)}, Flags: trace.TraceFlags(i % 2), TraceState: s.TraceState}
+					}
 					s.Flags = trace.TraceFlags(3 * (i % 2))
 					if j == 0 {
 						s.Parent = trace.SpanID{}
