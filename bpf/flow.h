@@ -688,7 +688,7 @@ STEP(skip_data)
 		if (left < FRAME_HEADER)
 			break;
 		word = next_frame(t, c);
-		if (!is_large_data(word) || (word >> 32) & FLAG_END_STREAM)
+		if (!is_large_data(word) || (word >> 32) & FRAME_END_STREAM)
 			break;
 		next = FRAME_HEADER + (bpf_ntohl(word) >> 8);
 		if (next >= left) {
@@ -780,7 +780,7 @@ static __always_inline void on_frames(struct telling *t, struct conn *c, const u
 		f->left = f->have = f->shown = f->lost = 0;
 		c->flags |= CONN_LOST;
 		if (!t->io.buf.base) {
-			f->lost = 1;
+			frames_lost(f);
 			return;
 		}
 	}
@@ -906,8 +906,8 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 			end += skipped;
 			if (f->left >= skipped && !f->shown)
 				f->left -= skipped;
-			else
-				f->lost = 1;
+			else if (c->protocol == PROTOCOL_HTTP2)
+				frames_lost(f);
 		}
 		c->seq[dir] = io->seq + io->total;
 	}

@@ -26,7 +26,7 @@ enum {
 	DATA_SHOWN = 5,	 /* bytes of a DATA frame that is not told as a whole: the prefix of a gRPC message */
 	DATA_LARGE =
 		2048, /* one that begins an event leaves no room for others: the event need not be large */
-	FLAG_END_STREAM = 1,
+	FRAME_END_STREAM = 1,
 };
 
 enum {

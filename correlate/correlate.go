@@ -87,7 +87,7 @@ type node struct {
 	server     *process // of a request that is under way, where parents may be inferred
 	lastJob    ref      // of a request: the job's call that someone who serves it has waited for last
 	responds   bool     // its response has begun
-	ended      *process // of a job's call that someone has waited for: whose threads do such jobs
+	pool       *process // of a job's call that someone has waited for: whose threads do such jobs
 	job        bool     // who waits for the goroutine that made the call may still tell for whom
 	kind       trace.SpanKind
 	state      state

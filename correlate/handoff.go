@@ -103,7 +103,7 @@ func (c *Correlator) Job(pid uint32, call, request trace.SpanID, unclaimed int) 
 		if n.setParent(parent, span.SourceHandOff); !parent.responds {
 			parent.lastJob = refer(n)
 		}
-		n.ended = p
+		n.pool = p
 	}
 	if n.state == adrift && !n.mayBeClaimed() {
 		c.stopDrifting(n)
@@ -112,7 +112,7 @@ func (c *Correlator) Job(pid uint32, call, request trace.SpanID, unclaimed int) 
 
 // judgeJob says whether a call holds its parent that a thread made in a job for another.
 func (n *node) judgeJob() verdict {
-	if n.ended.claimed >= trustJobs || n.parent.lastJob.get() == n {
+	if n.pool.claimed >= trustJobs || n.parent.lastJob.get() == n {
 		return believed
 	}
 	return refused

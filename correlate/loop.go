@@ -229,7 +229,7 @@ const (
 // woke, and that, by chance, both follows and precedes nothing but I/O of one other request; which is the rarer as a loop
 // is not believed before some of its chains were right, nor for a while after one was not.
 func (c *Correlator) judge(n *node) verdict {
-	if n.parent != nil && n.ended != nil {
+	if n.parent != nil && n.pool != nil {
 		return n.judgeJob()
 	}
 	t, b := n.thread, n.burst

@@ -29,7 +29,7 @@ type process struct {
 	orphans   int                // calls that it has made for nobody knows whom
 	asked     bool               // Wanting has named it
 	claimed   float64            // the share of its threads' calls for nobody knows whom that someone has waited for
-	handsOver bool               // its goroutines were seen to hand over what others waited for
+	handsOver bool               // its goroutines or threads were seen to hand over what others waited for
 	jobs      map[uint64][]ref   // by goroutine: such calls since it last handed something over
 }
 

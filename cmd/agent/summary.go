@@ -103,7 +103,7 @@ var troubleText = map[string]string{
 	"conns_full":        "calls on connections for which there was no room (kernel.max_connections)",
 	"targets_full":      "processes for which there was no room (kernel.max_processes)",
 	"missed_returns":    "calls whose return was not seen, for the kernel had no room for their kretprobe",
-	"frames_lost":       "times that the next frame of HTTP/2 was not found: calls of before are lost, and fields of later ones unknown",
+	"frames_lost":       "times that the next frame of HTTP/2 was not found: calls that were under way are among those lost for want of room, and fields of later ones are unknown",
 	"process_ring_full": "starts of processes that were seen late, for want of room",
 }
 
