@@ -19,6 +19,22 @@ type bpfAnswer struct {
 	Last [2]uint64
 }
 
+type bpfCallerEvent struct {
+	_   structs.HostLayout
+	Hdr struct {
+		_    structs.HostLayout
+		Kind uint32
+		Tgid uint32
+		Time uint64
+	}
+	Call       uint64
+	Cause      uint64
+	Task       uint64
+	ParentTask uint64
+	Flags      uint32
+	Pad        uint32
+}
+
 type bpfConn struct {
 	_           structs.HostLayout
 	Id          uint64
@@ -46,6 +62,7 @@ type bpfConn struct {
 	Role        uint8
 	Dir         uint8
 	Pad2        uint8
+	Callers     uint64
 	Frames      [2]struct {
 		_        structs.HostLayout
 		Left     uint32
@@ -152,6 +169,8 @@ const (
 	bpfEventFlagFLAG_CAUSE_INHERITED bpfEventFlag = 32
 	bpfEventFlagFLAG_URING           bpfEventFlag = 64
 	bpfEventFlagFLAG_CAUSE_TASK      bpfEventFlag = 128
+	bpfEventFlagFLAG_HTTP2SERVER     bpfEventFlag = 256
+	bpfEventFlagFLAG_HTTP2CLIENT     bpfEventFlag = 512
 )
 
 type bpfEventKind uint32
@@ -170,6 +189,8 @@ const (
 	bpfEventKindEVENT_CGROUP   bpfEventKind = 10
 	bpfEventKindEVENT_HANDOFF  bpfEventKind = 11
 	bpfEventKindEVENT_JOB      bpfEventKind = 12
+	bpfEventKindEVENT_CALLER   bpfEventKind = 13
+	bpfEventKindEVENT_METHOD   bpfEventKind = 14
 )
 
 type bpfGoroutine struct {
@@ -221,6 +242,20 @@ type bpfJobEvent struct {
 	Request   uint64
 	Unclaimed uint32
 	Pad       uint32
+}
+
+type bpfMethodEvent struct {
+	_   structs.HostLayout
+	Hdr struct {
+		_    structs.HostLayout
+		Kind uint32
+		Tgid uint32
+		Time uint64
+	}
+	Conn   uint64
+	Stream uint32
+	Len    uint32
+	Method [128]uint8
 }
 
 type bpfNeed uint32
@@ -315,6 +350,18 @@ const (
 	bpfStatSTATS                  bpfStat = 13
 )
 
+type bpfStreamLayout struct {
+	_            structs.HostLayout
+	ServerConn   uint16
+	ClientConn   uint16
+	ServerStream uint16
+	ClientStream uint16
+	ServerMethod uint16
+	ClientMethod uint16
+	Indirect     uint16
+	Pad          uint16
+}
+
 type bpfTarget struct {
 	_             structs.HostLayout
 	Flags         uint32
@@ -336,6 +383,8 @@ type bpfTarget struct {
 	AsyncWrapId   uint16
 	AsyncContext  uint16
 	Pad           uint16
+	Grpc          bpfStreamLayout
+	Http2         bpfStreamLayout
 	AutoTssKey    uint64
 	ContextType   uint64
 	RingFull      uint64
@@ -400,6 +449,19 @@ type bpfThread struct {
 	Unclaimed   uint32
 }
 
+type bpfTransport struct {
+	_       structs.HostLayout
+	Tgid    uint32
+	Pad     uint32
+	Address uint64
+}
+
+type bpfTransportConn struct {
+	_   structs.HostLayout
+	Key uint64
+	Id  uint64
+}
+
 type bpfVerdictKind uint32
 
 const (
@@ -432,6 +494,7 @@ const (
 	bpfMapTargets                        = "targets"
 	bpfMapTasks                          = "tasks"
 	bpfMapThreads                        = "threads"
+	bpfMapTransports                     = "transports"
 	bpfMapVerdicts                       = "verdicts"
 	bpfProgAsk                           = "ask"
 	bpfProgCgroupAttachTask              = "cgroup_attach_task"
@@ -478,6 +541,7 @@ const (
 	bpfProgSysExit                       = "sys_exit"
 	bpfProgTcpSendmsgLocked              = "tcp_sendmsg_locked"
 	bpfVarBlankConn                      = "blank_conn"
+	bpfVarExportCallerEvent              = "export_caller_event"
 	bpfVarExportConnEvent                = "export_conn_event"
 	bpfVarExportDataEvent                = "export_data_event"
 	bpfVarExportDirection                = "export_direction"
@@ -487,6 +551,7 @@ const (
 	bpfVarExportEventKind                = "export_event_kind"
 	bpfVarExportHandoffEvent             = "export_handoff_event"
 	bpfVarExportJobEvent                 = "export_job_event"
+	bpfVarExportMethodEvent              = "export_method_event"
 	bpfVarExportNeed                     = "export_need"
 	bpfVarExportProcessEvent             = "export_process_event"
 	bpfVarExportProgressEvent            = "export_progress_event"
@@ -610,6 +675,7 @@ type bpfMapSpecs struct {
 	Targets     *ebpf.MapSpec `ebpf:"targets"`
 	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
 	Threads     *ebpf.MapSpec `ebpf:"threads"`
+	Transports  *ebpf.MapSpec `ebpf:"transports"`
 	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -618,6 +684,7 @@ type bpfMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
 	BlankConn           *ebpf.VariableSpec `ebpf:"blank_conn"`
+	ExportCallerEvent   *ebpf.VariableSpec `ebpf:"export_caller_event"`
 	ExportConnEvent     *ebpf.VariableSpec `ebpf:"export_conn_event"`
 	ExportDataEvent     *ebpf.VariableSpec `ebpf:"export_data_event"`
 	ExportDirection     *ebpf.VariableSpec `ebpf:"export_direction"`
@@ -627,6 +694,7 @@ type bpfVariableSpecs struct {
 	ExportEventKind     *ebpf.VariableSpec `ebpf:"export_event_kind"`
 	ExportHandoffEvent  *ebpf.VariableSpec `ebpf:"export_handoff_event"`
 	ExportJobEvent      *ebpf.VariableSpec `ebpf:"export_job_event"`
+	ExportMethodEvent   *ebpf.VariableSpec `ebpf:"export_method_event"`
 	ExportNeed          *ebpf.VariableSpec `ebpf:"export_need"`
 	ExportProcessEvent  *ebpf.VariableSpec `ebpf:"export_process_event"`
 	ExportProgressEvent *ebpf.VariableSpec `ebpf:"export_progress_event"`
@@ -678,6 +746,7 @@ type bpfMaps struct {
 	Targets     *ebpf.Map `ebpf:"targets"`
 	Tasks       *ebpf.Map `ebpf:"tasks"`
 	Threads     *ebpf.Map `ebpf:"threads"`
+	Transports  *ebpf.Map `ebpf:"transports"`
 	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -699,6 +768,7 @@ func (m *bpfMaps) Close() error {
 		m.Targets,
 		m.Tasks,
 		m.Threads,
+		m.Transports,
 		m.Verdicts,
 	)
 }
@@ -708,6 +778,7 @@ func (m *bpfMaps) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
 	BlankConn           *ebpf.Variable `ebpf:"blank_conn"`
+	ExportCallerEvent   *ebpf.Variable `ebpf:"export_caller_event"`
 	ExportConnEvent     *ebpf.Variable `ebpf:"export_conn_event"`
 	ExportDataEvent     *ebpf.Variable `ebpf:"export_data_event"`
 	ExportDirection     *ebpf.Variable `ebpf:"export_direction"`
@@ -717,6 +788,7 @@ type bpfVariables struct {
 	ExportEventKind     *ebpf.Variable `ebpf:"export_event_kind"`
 	ExportHandoffEvent  *ebpf.Variable `ebpf:"export_handoff_event"`
 	ExportJobEvent      *ebpf.Variable `ebpf:"export_job_event"`
+	ExportMethodEvent   *ebpf.Variable `ebpf:"export_method_event"`
 	ExportNeed          *ebpf.Variable `ebpf:"export_need"`
 	ExportProcessEvent  *ebpf.Variable `ebpf:"export_process_event"`
 	ExportProgressEvent *ebpf.Variable `ebpf:"export_progress_event"`

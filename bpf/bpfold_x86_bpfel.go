@@ -33,6 +33,7 @@ const (
 	bpfOldMapTargets                        = "targets"
 	bpfOldMapTasks                          = "tasks"
 	bpfOldMapThreads                        = "threads"
+	bpfOldMapTransports                     = "transports"
 	bpfOldMapVerdicts                       = "verdicts"
 	bpfOldMapWorks                          = "works"
 	bpfOldProgAsk                           = "ask"
@@ -77,6 +78,7 @@ const (
 	bpfOldProgSysEnter                      = "sys_enter"
 	bpfOldProgSysExit                       = "sys_exit"
 	bpfOldVarBlankConn                      = "blank_conn"
+	bpfOldVarExportCallerEvent              = "export_caller_event"
 	bpfOldVarExportConnEvent                = "export_conn_event"
 	bpfOldVarExportDataEvent                = "export_data_event"
 	bpfOldVarExportDirection                = "export_direction"
@@ -86,6 +88,7 @@ const (
 	bpfOldVarExportEventKind                = "export_event_kind"
 	bpfOldVarExportHandoffEvent             = "export_handoff_event"
 	bpfOldVarExportJobEvent                 = "export_job_event"
+	bpfOldVarExportMethodEvent              = "export_method_event"
 	bpfOldVarExportNeed                     = "export_need"
 	bpfOldVarExportProcessEvent             = "export_process_event"
 	bpfOldVarExportProgressEvent            = "export_progress_event"
@@ -207,6 +210,7 @@ type bpfOldMapSpecs struct {
 	Targets     *ebpf.MapSpec `ebpf:"targets"`
 	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
 	Threads     *ebpf.MapSpec `ebpf:"threads"`
+	Transports  *ebpf.MapSpec `ebpf:"transports"`
 	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 	Works       *ebpf.MapSpec `ebpf:"works"`
 }
@@ -216,6 +220,7 @@ type bpfOldMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfOldVariableSpecs struct {
 	BlankConn           *ebpf.VariableSpec `ebpf:"blank_conn"`
+	ExportCallerEvent   *ebpf.VariableSpec `ebpf:"export_caller_event"`
 	ExportConnEvent     *ebpf.VariableSpec `ebpf:"export_conn_event"`
 	ExportDataEvent     *ebpf.VariableSpec `ebpf:"export_data_event"`
 	ExportDirection     *ebpf.VariableSpec `ebpf:"export_direction"`
@@ -225,6 +230,7 @@ type bpfOldVariableSpecs struct {
 	ExportEventKind     *ebpf.VariableSpec `ebpf:"export_event_kind"`
 	ExportHandoffEvent  *ebpf.VariableSpec `ebpf:"export_handoff_event"`
 	ExportJobEvent      *ebpf.VariableSpec `ebpf:"export_job_event"`
+	ExportMethodEvent   *ebpf.VariableSpec `ebpf:"export_method_event"`
 	ExportNeed          *ebpf.VariableSpec `ebpf:"export_need"`
 	ExportProcessEvent  *ebpf.VariableSpec `ebpf:"export_process_event"`
 	ExportProgressEvent *ebpf.VariableSpec `ebpf:"export_progress_event"`
@@ -277,6 +283,7 @@ type bpfOldMaps struct {
 	Targets     *ebpf.Map `ebpf:"targets"`
 	Tasks       *ebpf.Map `ebpf:"tasks"`
 	Threads     *ebpf.Map `ebpf:"threads"`
+	Transports  *ebpf.Map `ebpf:"transports"`
 	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 	Works       *ebpf.Map `ebpf:"works"`
 }
@@ -300,6 +307,7 @@ func (m *bpfOldMaps) Close() error {
 		m.Targets,
 		m.Tasks,
 		m.Threads,
+		m.Transports,
 		m.Verdicts,
 		m.Works,
 	)
@@ -310,6 +318,7 @@ func (m *bpfOldMaps) Close() error {
 // It can be passed to loadBpfOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfOldVariables struct {
 	BlankConn           *ebpf.Variable `ebpf:"blank_conn"`
+	ExportCallerEvent   *ebpf.Variable `ebpf:"export_caller_event"`
 	ExportConnEvent     *ebpf.Variable `ebpf:"export_conn_event"`
 	ExportDataEvent     *ebpf.Variable `ebpf:"export_data_event"`
 	ExportDirection     *ebpf.Variable `ebpf:"export_direction"`
@@ -319,6 +328,7 @@ type bpfOldVariables struct {
 	ExportEventKind     *ebpf.Variable `ebpf:"export_event_kind"`
 	ExportHandoffEvent  *ebpf.Variable `ebpf:"export_handoff_event"`
 	ExportJobEvent      *ebpf.Variable `ebpf:"export_job_event"`
+	ExportMethodEvent   *ebpf.Variable `ebpf:"export_method_event"`
 	ExportNeed          *ebpf.Variable `ebpf:"export_need"`
 	ExportProcessEvent  *ebpf.Variable `ebpf:"export_process_event"`
 	ExportProgressEvent *ebpf.Variable `ebpf:"export_progress_event"`

@@ -78,6 +78,7 @@ struct conn {
 	u8 role;
 	u8 dir; /* of the bytes that moved last */
 	u8 pad2;
+	u64 callers; /* HTTP/2: the newest stream whose caller was told << 32 | those of the 32 up to it */
 	struct frames frames[2]; /* HTTP/2, by direction */
 };
 
@@ -154,6 +155,52 @@ static __always_inline u64 new_conn_id(void)
 #else
 	return latest ? __sync_fetch_and_add(latest, 1) + 1 : 0;
 #endif
+}
+
+const volatile u64 id_seed =
+	0; /* random, by user space, the same for all objects: no two agents give the same ids */
+
+/* mixed maps no two numbers to one (SplitMix64; Steele et al., OOPSLA 2014). */
+static __always_inline u64 mixed(u64 id)
+{
+	id = (id ^ id >> 30) * 0xbf58476d1ce4e5b9ULL;
+	id = (id ^ id >> 27) * 0x94d049bb133111ebULL;
+	return (id ^ id >> 31) ?: 1;
+}
+
+/* new_request gives the connection the id of its next request: the connection's number and the request's, well mixed. Ids do not
+ * collide, and it costs less than a call for a random number. A connection that speaks HTTP/2 gets one, from which those of its
+ * streams are made. */
+static __always_inline void new_request(struct conn *c)
+{
+	c->request = mixed(id_seed + c->id * 0x9e3779b97f4a7c15ULL + c->names++);
+}
+
+/* stream_request is the id of a stream's request, of a connection that speaks HTTP/2. User space gives it the same. */
+static __always_inline u64 stream_request(const struct conn *c, u32 stream)
+{
+	return mixed(c->request + stream * 0x9e3779b97f4a7c15ULL);
+}
+
+/* caller_told says whether the caller of a client's stream was told already, and notes that it is. Wrong (told again) where two
+ * note it at once, or the stream is long not the newest. */
+static __always_inline bool caller_told(struct conn *c, u32 stream)
+{
+	u64 callers = c->callers;
+	u32 newest = callers >> 32;
+	u32 told = callers;
+
+	stream >>= 1; /* a client's are odd */
+	if (stream > newest) {
+		told = stream - newest < 32 ? told << (stream - newest) | 1 : 1;
+		newest = stream;
+	} else if (newest - stream >= 32 || told & 1U << (newest - stream)) {
+		return newest - stream < 32;
+	} else {
+		told |= 1U << (newest - stream);
+	}
+	c->callers = (u64)newest << 32 | told; /* in one piece */
+	return false;
 }
 
 static __always_inline struct event_header header(u32 kind, u32 tgid, u64 time)
@@ -251,6 +298,37 @@ static __always_inline struct conn *conn_add(u64 key, u64 inode, u32 tgid, u32 f
 		c->flags = flags;
 	}
 	return c;
+}
+
+/* conn_meet is the connection of a socket of which no bytes were seen yet, or some; 0: there is no room. */
+static __always_inline struct conn *conn_meet(struct sock *sk, u64 inode, u16 family, u32 tgid)
+{
+	struct conn *c = conn_find((u64)sk, inode);
+	struct tcp_sock *tp = (struct tcp_sock *)sk;
+	u32 flags = 0;
+
+	if (c)
+		return c;
+	/* The SYN counts as a byte. */
+	if (family != AF_UNIX && (BPF_CORE_READ(tp, bytes_acked) > 1 || BPF_CORE_READ(tp, bytes_received)))
+		flags = CONN_ESTABLISHED;
+	return conn_add((u64)sk, inode, tgid, flags);
+}
+
+/* untold says where bytes were not told that they may have been of a header block. */
+static __always_inline void untold(struct conn *c)
+{
+	if (c->told[DIR_INGRESS] < c->pos[DIR_INGRESS] || c->told[DIR_EGRESS] < c->pos[DIR_EGRESS])
+		c->flags |= CONN_LOST;
+}
+
+/* speaks_http2 has a connection be one of HTTP/2. */
+static __always_inline void speaks_http2(struct conn *c, u32 role)
+{
+	c->protocol = PROTOCOL_HTTP2;
+	c->role = role;
+	new_request(c);
+	untold(c);
 }
 
 #endif

@@ -84,6 +84,8 @@ type Core struct {
 	Old bool
 	// Refused are the errors of better ways, each with the kernel's own reason.
 	Refused []error
+	// IDSeed is what makes the ids of requests differ from those of other agents: the probes name requests as well.
+	IDSeed uint64
 
 	cfg       Config
 	specs     map[string]*ebpf.ProgramSpec
@@ -282,7 +284,7 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 		return nil, fmt.Errorf("read the built-in BPF object: %w", err)
 	}
 	nonblock := parameters(kernel, "tcp_recvmsg") == 6
-	c := &Core{Attachment: w.String(), Old: old, seesURing: w.functions(), cfg: cfg, programs: map[string]*ebpf.Program{}, specs: spec.Programs, onDemand: maps.Clone(w.onDemand)}
+	c := &Core{Attachment: w.String(), Old: old, seesURing: w.functions(), cfg: cfg, IDSeed: rand.Uint64(), programs: map[string]*ebpf.Program{}, specs: spec.Programs, onDemand: maps.Clone(w.onDemand)}
 	defer func() {
 		if err != nil {
 			_ = c.Close()
@@ -345,7 +347,7 @@ func load(cfg Config, w *way, kernel *btf.Spec, old bool) (_ *Core, err error) {
 		bpfVarVmemmapBaseAt:    symbols["vmemmap_base"],
 		bpfVarPageOffsetBaseAt: symbols["page_offset_base"],
 		bpfVarHeadLimit:        uint32(cfg.HeadBytes),
-		bpfVarIdSeed:           rand.Uint64(),
+		bpfVarIdSeed:           c.IDSeed,
 		bpfVarSyscallsOnly:     slices.Contains(w.programs, bpfProgSysExit),
 		bpfVarRecvmsgNonblock:  nonblock,
 	} {

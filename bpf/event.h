@@ -21,6 +21,8 @@ enum event_kind {
 	EVENT_CGROUP, /* struct process_event: there is another control group of the cgroup2 hierarchy */
 	EVENT_HANDOFF, /* struct handoff_event: a task has done something for a request that another one serves */
 	EVENT_JOB, /* struct job_event: a thread has ended what another one waits for, that serves a request */
+	EVENT_CALLER, /* struct caller_event: for whom a client's stream of HTTP/2 was opened */
+	EVENT_METHOD, /* struct method_event: of a stream, by the program's own memory */
 };
 
 enum direction {
@@ -38,6 +40,8 @@ enum event_flag {
 	FLAG_URING = 64,	   /* moved by io_uring: position only */
 	FLAG_CAUSE_TASK =
 		128, /* what task holds is a task of another runtime; cause, if any, was found in its context */
+	FLAG_HTTP2_SERVER = 256, /* the kernel side knows that it is HTTP/2, and who asks */
+	FLAG_HTTP2_CLIENT = 512,
 };
 
 /* How a connection ended; the order is that of probes.End. */
@@ -122,6 +126,26 @@ struct handoff_event {
 	struct event_header hdr;
 	u64 task;    /* goroutine id of who did it */
 	u64 request; /* that which the one who waited for it serves */
+};
+
+struct caller_event {
+	struct event_header hdr;
+	u64 call;  /* the stream's id */
+	u64 cause; /* the request that was current where it was opened, or 0 */
+	u64 task;  /* goroutine that opened it */
+	u64 parent_task;
+	u32 flags; /* FLAG_CAUSE_* */
+	u32 pad;
+};
+
+enum { METHOD_LEN = 128 };
+
+struct method_event {
+	struct event_header hdr;
+	u64 conn;
+	u32 stream;
+	u32 len;
+	u8 method[METHOD_LEN]; /* gRPC's, "/package.Service/Method" */
 };
 
 struct job_event {

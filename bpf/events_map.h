@@ -4,6 +4,13 @@
 
 #include "stats_map.h"
 
+/* n, but no more than max: said in a way that the verifier follows, whatever the compiler has proved. */
+static __always_inline u64 at_most(u64 n, const u32 max)
+{
+	asm volatile("if %0 <= %1 goto +1\n\t%0 = %1" : "+r"(n) : "i"(max));
+	return n;
+}
+
 /* What happened on connections, in order. Its size is set at load. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

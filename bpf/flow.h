@@ -19,7 +19,6 @@
 #include "thread_map.h"
 
 const volatile u32 head_limit = 16384; /* bytes of a message's head that are captured at most */
-const volatile u64 id_seed = 0;	       /* random, by user space: no two agents give the same ids */
 
 enum {
 	BODY_HEAD = 24,	      /* first bytes of a piece of body that are captured: a chunk's size is there */
@@ -268,6 +267,40 @@ static __always_inline u64 first_bytes(const struct io *io)
 	return word;
 }
 
+/* byte_at reads one of the first bytes of what moved, if it lies in the first segment; else 0. */
+static __always_inline u8 byte_at(const struct io *io, u32 off)
+{
+	u64 base = io->buf.base;
+	u8 byte = 0;
+
+	if (off >= io->total)
+		return 0;
+	if (io->buf.segments) {
+		struct segment seg;
+
+		if (!read_segment(&seg, base, io->buf.kind) || off + io->buf.skip >= seg.len)
+			return 0;
+		base = seg.base + io->buf.skip;
+		if (io->buf.kind != BUFFER_USER && io->buf.kind != BUFFER_IOVEC) {
+			bpf_probe_read_kernel(&byte, 1, (void *)(base + off));
+			return byte;
+		}
+	}
+	bpf_probe_read_user(&byte, 1, (void *)(base + off));
+	return byte;
+}
+
+/* meets_http2 has a connection that was open before be one of HTTP/2 where the bytes begin with a whole block of header fields. */
+static __always_inline void meets_http2(const struct io *io, struct conn *c, u64 word, const u32 dir)
+{
+	u32 block = headers_frame(word);
+	u32 begins = block ? begins_block(byte_at(io, block)) : 0;
+
+	if (!begins)
+		return;
+	speaks_http2(c, (begins == 1) == (dir == DIR_INGRESS) ? ROLE_SERVER : ROLE_CLIENT);
+}
+
 static __always_inline void fill(struct data_event *e, const struct telling *t, struct conn *c)
 {
 	const struct io *io = &t->io;
@@ -296,6 +329,8 @@ static __always_inline void fill(struct data_event *e, const struct telling *t, 
 		flags |= FLAG_HAS_SEQ;
 	if (io->uring)
 		flags |= FLAG_URING;
+	if (c->protocol == PROTOCOL_HTTP2)
+		flags |= c->role == ROLE_SERVER ? FLAG_HTTP2_SERVER : FLAG_HTTP2_CLIENT;
 	e->flags = flags;
 }
 
@@ -804,20 +839,6 @@ static __always_inline void on_frames(struct telling *t, struct conn *c, const u
 		frames_lost(f);
 }
 
-/*
- * new_request gives the connection the id of its next request: the connection's number and the request's, well
- * mixed (SplitMix64; Steele et al., OOPSLA 2014). The mixing maps no two inputs to one value, so that ids do not
- * collide, and it costs less than a call for a random number.
- */
-static __always_inline void new_request(struct conn *c)
-{
-	u64 id = id_seed + c->id * 0x9e3779b97f4a7c15ULL + c->names++;
-
-	id = (id ^ id >> 30) * 0xbf58476d1ce4e5b9ULL;
-	id = (id ^ id >> 27) * 0x94d049bb133111ebULL;
-	c->request = (id ^ id >> 31) ?: 1;
-}
-
 /* name_call names a call: who makes it, and on whose behalf. */
 static __always_inline u32 name_call(const struct io *io, struct conn *c, struct target *target,
 				     struct thread *thread, struct goids *ids, u64 task)
@@ -925,20 +946,27 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 		return;
 	}
 	if (c->protocol == PROTOCOL_UNKNOWN && verdict != VERDICT_NONE) {
-		c->protocol = verdict >= VERDICT_HTTP2_SERVER ? PROTOCOL_HTTP2 : PROTOCOL_HTTP1;
-		c->role = verdict == VERDICT_HTTP_SERVER || verdict == VERDICT_HTTP2_SERVER ? ROLE_SERVER
-											    : ROLE_CLIENT;
+		u32 role = verdict == VERDICT_HTTP_SERVER || verdict == VERDICT_HTTP2_SERVER ? ROLE_SERVER
+											     : ROLE_CLIENT;
+
 		if (c->head_left)
 			c->head_left = head_limit;
-		if (c->protocol == PROTOCOL_HTTP2 &&
-		    (c->told[DIR_INGRESS] < c->pos[DIR_INGRESS] || c->told[DIR_EGRESS] < c->pos[DIR_EGRESS]))
-			c->flags |= CONN_LOST; /* what was not told may have been of a header block */
+		if (verdict >= VERDICT_HTTP2_SERVER) {
+			speaks_http2(c, role);
+		} else {
+			c->protocol = PROTOCOL_HTTP1;
+			c->role = role;
+		}
 	}
-	if (c->protocol == PROTOCOL_UNKNOWN && http2_preface(first_bytes(io))) {
-		c->protocol = PROTOCOL_HTTP2;
-		c->role = dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT;
-		c->frames[dir].left = PREFACE_SIZE;
-		c->frames[dir].shown = 1;
+	if (c->protocol == PROTOCOL_UNKNOWN) {
+		word = first_bytes(io);
+		if (http2_preface(word)) {
+			speaks_http2(c, dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT);
+			c->frames[dir].left = PREFACE_SIZE;
+			c->frames[dir].shown = 1;
+		} else if (c->flags & CONN_ESTABLISHED) {
+			meets_http2(io, c, word, dir);
+		}
 	}
 	if (c->protocol == PROTOCOL_HTTP2) {
 		t->asks = c->role == (dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT);
@@ -956,7 +984,8 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 		u32 answers = dir == DIR_INGRESS ? ROLE_CLIENT : ROLE_SERVER;
 		bool request, response;
 
-		word = first_bytes(io);
+		if (!word)
+			word = first_bytes(io);
 		request = is_request(word);
 		/* A request's line ends with what a response's begins with, and may come in pieces. */
 		response = (turn || c->role == answers) && http1_response(word);

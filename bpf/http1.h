@@ -43,13 +43,6 @@ static __always_inline bool is_request(u64 word)
 	return http1_request(word) || fastcgi_request(word);
 }
 
-/* n, but no more than max: said in a way that the verifier follows, whatever the compiler has proved. */
-static __always_inline u64 at_most(u64 n, const u32 max)
-{
-	asm volatile("if %0 <= %1 goto +1\n\t%0 = %1" : "+r"(n) : "i"(max));
-	return n;
-}
-
 /* A stretch of text that is searched at once. */
 struct stretch {
 	u8 text[128];

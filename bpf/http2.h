@@ -27,6 +27,11 @@ enum {
 	DATA_LARGE =
 		2048, /* one that begins an event leaves no room for others: the event need not be large */
 	FRAME_END_STREAM = 1,
+	FRAME_END_HEADERS = 4,
+	FRAME_PADDED = 8,
+	FRAME_HAS_PRIORITY = 0x20,
+	PRIORITY_SIZE = 5,
+	HEADERS_USUAL = 1 << 16,
 };
 
 enum {
@@ -45,6 +50,29 @@ enum {
 static __always_inline bool http2_preface(u64 word)
 {
 	return word == WORD('P', 'R', 'I', ' ', '*', ' ', 'H', 'T');
+}
+
+/* headers_frame says whether it may be the header of a HEADERS frame that is a whole header block, by its first eight bytes: where
+ * the block begins, or 0. */
+static __always_inline u32 headers_frame(u64 word)
+{
+	u32 length = bpf_ntohl((u32)word) >> 8;
+	u8 type = word >> 24, flags = word >> 32, stream = word >> 40;
+
+	if (type != FRAME_HEADERS || length > HEADERS_USUAL || stream & 0x80 ||
+	    !(flags & FRAME_END_HEADERS) ||
+	    flags & ~(FRAME_END_STREAM | FRAME_END_HEADERS | FRAME_PADDED | FRAME_HAS_PRIORITY))
+		return 0;
+	return FRAME_HEADER + !!(flags & FRAME_PADDED) + (flags & FRAME_HAS_PRIORITY ? PRIORITY_SIZE : 0);
+}
+
+/* begins_block says whether a header block's first byte stands for a whole pseudo-field of HPACK's static table: 1 for a
+ * request's, 2 for a response's, which come first (RFC 7541, section 6.1 and appendix A; RFC 9113, section 8.3). */
+static __always_inline u32 begins_block(u8 byte)
+{
+	if (byte >= 0x82 && byte <= 0x87)
+		return 1;
+	return byte >= 0x88 && byte <= 0x8e ? 2 : 0;
 }
 
 #endif

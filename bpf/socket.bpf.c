@@ -14,6 +14,7 @@
 #include "functions.h"
 #include "job.h"
 #include "tracepoints.h"
+#include "transport_map.h" /* for the Go probe */
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -24,6 +25,8 @@ const struct progress_event *export_progress_event __attribute__((unused));
 const struct end_event *export_end_event __attribute__((unused));
 const struct job_event *export_job_event __attribute__((unused));
 const struct handoff_event *export_handoff_event __attribute__((unused));
+const struct caller_event *export_caller_event __attribute__((unused));
+const struct method_event *export_method_event __attribute__((unused));
 const struct process_event *export_process_event __attribute__((unused));
 const enum event_kind *export_event_kind __attribute__((unused));
 const enum event_flag *export_event_flag __attribute__((unused));

@@ -11,6 +11,18 @@ enum target_flag {
 	TARGET_TASKS = TARGET_PYTHON | TARGET_JAVA | TARGET_NODE,
 };
 
+/* Where a Go library for HTTP/2 has what is read of it; offsets, bytes. */
+struct stream_layout {
+	u16 server_conn;   /* of the server's transport, its net.Conn */
+	u16 client_conn;   /* the client's */
+	u16 server_stream; /* of the server's stream, its number */
+	u16 client_stream;
+	u16 server_method; /* of the server's stream, its method, a string; 0: not known */
+	u16 client_method;
+	u16 indirect; /* a stream begins with the address of what has number and method */
+	u16 pad;
+};
+
 /* A watched process. The counters are requests whose first event never reached user space. */
 struct target {
 	u32 flags;
@@ -32,6 +44,8 @@ struct target {
 	u16 async_wrap_id;  /* of node::AsyncWrap, its id */
 	u16 async_context;  /* which argument of node::InternalCallbackScope's constructor it is, from 0 */
 	u16 pad;
+	struct stream_layout grpc;
+	struct stream_layout http2;
 	u64 auto_tss_key; /* address of _PyRuntime.gilstate.autoTSSkey in the process */
 	u64 context_type; /* address of PyContext_Type */
 	u64 ring_full;

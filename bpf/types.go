@@ -18,11 +18,14 @@ type (
 	ProcessEvent  = bpfProcessEvent
 	HandoffEvent  = bpfHandoffEvent
 	JobEvent      = bpfJobEvent
+	CallerEvent   = bpfCallerEvent
+	MethodEvent   = bpfMethodEvent
 	EventKind     = bpfEventKind
 	EndHow        = bpfEndHow
 	Stat          = bpfStat
 	Answer        = bpfAnswer
 	Target        = bpfTarget
+	StreamLayout  = bpfStreamLayout
 	NodeLoop      = bpfNodeLoop
 	// Need is what the programs ask for, see AttachOnDemand.
 	Need = bpfNeed
@@ -48,6 +51,8 @@ const (
 	EventMoved    = bpfEventKindEVENT_MOVED
 	EventJob      = bpfEventKindEVENT_JOB
 	EventCgroup   = bpfEventKindEVENT_CGROUP
+	EventCaller   = bpfEventKindEVENT_CALLER
+	EventMethod   = bpfEventKindEVENT_METHOD
 )
 
 // Flags of a DataEvent.
@@ -60,6 +65,8 @@ const (
 	FlagCauseInherited = uint32(bpfEventFlagFLAG_CAUSE_INHERITED)
 	FlagURing          = uint32(bpfEventFlagFLAG_URING)
 	FlagCauseTask      = uint32(bpfEventFlagFLAG_CAUSE_TASK)
+	FlagHTTP2Server    = uint32(bpfEventFlagFLAG_HTTP2SERVER)
+	FlagHTTP2Client    = uint32(bpfEventFlagFLAG_HTTP2CLIENT)
 )
 
 // Flags of a Target.

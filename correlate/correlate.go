@@ -114,6 +114,9 @@ type Correlator struct {
 	ended    map[trace.SpanID]ended // requests that are released, for calls that come late
 	endedIDs []trace.SpanID         // of ended, in the order in which they were released
 
+	callers   map[trace.SpanID]span.Evidence // of calls that are to come
+	callerIDs []trace.SpanID                 // of callers, in the order in which they were told; some are gone
+
 	threads    map[threadKey]*thread
 	threadKeys []threadKey    // of threads, in the order in which they were met
 	answering  map[uint64]ref // by connection: the call whose answer began on it last
@@ -140,6 +143,7 @@ func New(cfg Config) *Correlator {
 		cfg:       cfg,
 		nodes:     make(map[trace.SpanID]*node, 1024),
 		ended:     map[trace.SpanID]ended{},
+		callers:   map[trace.SpanID]span.Evidence{},
 		threads:   map[threadKey]*thread{},
 		answering: map[uint64]ref{},
 		processes: map[uint32]*process{},
@@ -220,6 +224,12 @@ func (c *Correlator) begin(s *span.Span) {
 	}
 	if s.Kind == trace.SpanKindClient && n.parent == nil && !ev.Multiplexed && process.looseCall(n, ev.Task, c.mover) {
 		c.wanting = append(c.wanting, ev.PID)
+	}
+	if by, ok := c.callers[s.ID]; ok {
+		delete(c.callers, s.ID)
+		if s.Kind == trace.SpanKindClient && ev.Multiplexed {
+			c.calledBy(n, &by)
+		}
 	}
 	if c.mover != nil && process.byThread(s) {
 		c.mover.process = process

@@ -34,6 +34,8 @@ type Sink interface {
 	ConnGone(id uint64)
 	Add(*span.Span)
 	Alias(trace.SpanID, *span.Span)
+	// Caller says who made a call that shares its connection with others; it may be told before the call is, and again.
+	Caller(call trace.SpanID, by span.Evidence)
 	// HandOff says that a task has done something for a request that another one serves.
 	HandOff(pid uint32, task uint64, request trace.SpanID)
 	// Job says that a thread whose last call is answered has ended what another one waits for, that serves a request; unclaimed is
@@ -177,6 +179,21 @@ func (c *Conns) Handle(record []byte) {
 		} else {
 			c.stats.Malformed++
 		}
+	case bpf.EventCaller:
+		if e := bpf.View[bpf.CallerEvent](record); e != nil {
+			c.sink.Caller(spanID(e.Call), caller(e))
+		} else {
+			c.stats.Malformed++
+		}
+	case bpf.EventMethod:
+		e := bpf.View[bpf.MethodEvent](record)
+		if e == nil || int(e.Len) > len(e.Method) {
+			c.stats.Malformed++
+		} else if k := c.conns[e.Conn]; k != nil {
+			if d, ok := k.decoder.(methodTaker); ok {
+				d.Method(e.Stream, string(e.Method[:e.Len]), c)
+			}
+		}
 	case bpf.EventExec: // it says where in the order of events it was; who reads them knows the rest
 	case bpf.EventExit:
 		if e := bpf.View[bpf.ProcessEvent](record); e != nil {
@@ -271,6 +288,30 @@ func unixPath(b []byte) string {
 	return string(b)
 }
 
+// methodTaker is a decoder that does not always know what a call is to, and is told.
+type methodTaker interface {
+	Method(stream uint32, method string, out Out)
+}
+
+// caller is what is known of who made a call.
+func caller(e *bpf.CallerEvent) span.Evidence {
+	ev := span.Evidence{PID: e.Hdr.Tgid, Task: e.Task, ParentTask: e.ParentTask, Inherited: e.Flags&bpf.FlagCauseInherited != 0}
+	if e.Cause != 0 {
+		ev.Cause, ev.CauseSource = spanID(e.Cause), causeSource(e.Flags)
+	}
+	return ev
+}
+
+func causeSource(flags uint32) span.Source {
+	switch {
+	case flags&bpf.FlagCauseGoroutine != 0:
+		return span.SourceGoroutine
+	case flags&bpf.FlagCauseTask != 0:
+		return span.SourceTask
+	}
+	return span.SourceThread
+}
+
 func (c *Conns) data(record []byte) {
 	e := bpf.View[bpf.DataEvent](record)
 	if e == nil {
@@ -300,6 +341,7 @@ func (c *Conns) data(record []byte) {
 	ch.Named = e.Flags&bpf.FlagNamed != 0
 	ch.Lost = e.Flags&bpf.FlagLost != 0
 	ch.Unreadable = e.Flags&bpf.FlagUnreadable != 0
+	ch.Framed, ch.Server = e.Flags&(bpf.FlagHTTP2Server|bpf.FlagHTTP2Client) != 0, e.Flags&bpf.FlagHTTP2Server != 0
 	ev := &ch.Evidence
 	*ev = span.Evidence{
 		PID: e.Hdr.Tgid, TID: e.Tid, Task: e.Task, ParentTask: e.ParentTask,
@@ -308,15 +350,7 @@ func (c *Conns) data(record []byte) {
 		Conn:      e.Conn, Seq: e.Seq, HasSeq: e.Flags&bpf.FlagHasSeq != 0,
 	}
 	if e.Cause != 0 {
-		ev.Cause = spanID(e.Cause)
-		switch {
-		case e.Flags&bpf.FlagCauseGoroutine != 0:
-			ev.CauseSource = span.SourceGoroutine
-		case e.Flags&bpf.FlagCauseTask != 0:
-			ev.CauseSource = span.SourceTask
-		default:
-			ev.CauseSource = span.SourceThread
-		}
+		ev.Cause, ev.CauseSource = spanID(e.Cause), causeSource(e.Flags)
 	}
 	if e.Hdr.Tgid != k.Target.PID {
 		c.move(k, e.Hdr.Tgid)
@@ -371,7 +405,14 @@ func (c *Conns) detect(k *conn, ch *Chunk) {
 	}
 	maybe := false
 	for i := range c.protocols {
-		v, requests := c.protocols[i].Detect(ch.Dir, head)
+		v, requests := No, false
+		if ch.Framed {
+			if c.protocols[i].Framed {
+				v, requests = Yes, ch.Server == (ch.Dir == Ingress)
+			}
+		} else {
+			v, requests = c.protocols[i].Detect(ch.Dir, head)
+		}
 		switch v {
 		case Yes:
 			c.claim(k, &c.protocols[i], requests == (ch.Dir == Ingress), ch, from, head)

@@ -78,6 +78,7 @@ func (b *bench) Alias(id trace.SpanID, s *span.Span) { b.note("alias %v of %v", 
 func (*bench) PeerEnded(uint64) {}
 
 func (*bench) HandOff(uint32, uint64, trace.SpanID) {}
+func (*bench) Caller(trace.SpanID, span.Evidence)   {}
 
 func (b *bench) Job(pid uint32, call, request trace.SpanID, unclaimed int) {
 	b.note("job of %d: %v for %v, %d unclaimed", pid, call, request, unclaimed)
@@ -1001,6 +1002,7 @@ type sink struct{ c *correlate.Correlator }
 func (s sink) Conn(c probes.ConnInfo)                                { s.c.Conn(correlate.Conn(c)) }
 func (s sink) ConnGone(id uint64)                                    { s.c.ConnGone(id) }
 func (s sink) Add(sp *span.Span)                                     { s.c.Add(sp) }
+func (s sink) Caller(call trace.SpanID, by span.Evidence)            { s.c.Caller(call, by) }
 func (s sink) HandOff(pid uint32, task uint64, request trace.SpanID) { s.c.HandOff(pid, task, request) }
 
 func (s sink) PeerEnded(conn uint64) { s.c.PeerEnded(conn) }

@@ -63,6 +63,9 @@ type Chunk struct {
 	Unreadable bool
 	// Evidence is what the kernel side saw when the bytes passed.
 	Evidence span.Evidence
+	// Framed says that the kernel side knows the connection to speak the framed protocol, and Server, then, that the process is
+	// the side that answers.
+	Framed, Server bool
 }
 
 // End says how a direction, or the whole connection, ended.

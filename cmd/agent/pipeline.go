@@ -202,6 +202,8 @@ func (p *pipeline) Job(pid uint32, call, request trace.SpanID, unclaimed int) {
 	p.corr.Job(pid, call, request, unclaimed)
 }
 
+func (p *pipeline) Caller(call trace.SpanID, by span.Evidence) { p.corr.Caller(call, by) }
+
 func (p *pipeline) HandOff(pid uint32, task uint64, request trace.SpanID) {
 	p.corr.HandOff(pid, task, request)
 }

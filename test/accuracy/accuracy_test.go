@@ -9,9 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math/rand/v2"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path"
 	"path/filepath"
@@ -24,7 +21,6 @@ import (
 
 	"breadcrumb/internal/recording"
 	"breadcrumb/test/e2e"
-	"breadcrumb/test/e2e/drive"
 	"breadcrumb/test/e2e/servers"
 )
 
@@ -61,16 +57,6 @@ func loads() (single load, many []load) {
 	return single, []load{{600, 64}}
 }
 
-// startBackend starts what all scenarios call: it answers after a while. It is part of the test and not traced.
-func startBackend(t *testing.T, slowest time.Duration) string {
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		time.Sleep(time.Duration(rand.Int64N(int64(slowest))))
-		fmt.Fprintln(w, "answer")
-	}))
-	t.Cleanup(s.Close)
-	return s.URL
-}
-
 // TestParents holds the parent of every call to the truth: none may be wrong.
 func TestParents(t *testing.T) {
 	var table table
@@ -102,7 +88,7 @@ func TestParents(t *testing.T) {
 // check drives the scenario and holds what comes of it to the truth.
 func (s scenario) check(t *testing.T, l load, table *table) {
 	t.Helper()
-	r := s.measure(t, startBackend(t, 5*time.Millisecond), l)
+	r := s.measure(t, l)
 	t.Logf("%d at once: %s", l.concurrency, r)
 	table.add(s, r)
 	if r.missing > 0 || r.dangling > 0 {
@@ -243,26 +229,17 @@ func (r *result) String() string {
 	return fmt.Sprintf("right %.2f none %.2f wrong %.2f %% of %d, %v", r.percent(r.right), r.percent(r.none), r.percent(r.wrong), r.calls(), r.sources)
 }
 
-func (s scenario) measure(t *testing.T, backend string, l load) *result {
+func (s scenario) measure(t *testing.T, l load) *result {
 	t.Helper()
-	server := s.Start(t, servers.Options{Env: []string{"BACKEND=" + backend}})
+	server := s.Start(t, servers.Options{Env: startBackends(t)})
 	defer server.Process.Stop()
-	plan := drive.Plan{Network: server.Network, Addr: server.Addr, Connections: l.concurrency}
-	request := func(prefix string) func(int) drive.Request {
-		after := ""
-		if s.Shape == "call" {
-			after = "/0" // a proxy, which passes the path on
-		}
-		return func(i int) drive.Request {
-			return drive.Request{Target: fmt.Sprintf("/%s/%s%d%s", s.Shape, prefix, i, after)}
-		}
+	after := ""
+	if s.Shape == "call" {
+		after = "/0" // a proxy, which passes the path on
 	}
 	run := func(n int, prefix string) float64 {
-		plan.Requests, plan.Request = n, request(prefix)
 		begin := time.Now()
-		if _, err := plan.Run(); err != nil {
-			t.Fatal(err)
-		}
+		apply(t, server, n, l.concurrency, func(i int) string { return fmt.Sprintf("/%s/%s%d%s", s.Shape, prefix, i, after) })
 		return float64(n) / time.Since(begin).Seconds()
 	}
 	r := &result{load: l, perRequest: s.Calls, sources: map[string]int{}, misled: map[string]int{}}

@@ -81,6 +81,11 @@ var scenarios = []scenario{
 	{"Go", "goroutines", 2, goapp, certain, "", nil},
 	{"Go", "errgroup", 3, goapp, certain, "", nil},
 	{"Go", "pool", 2, goapp, 80, "a worker fed by a channel; what it hands over is followed once such calls were seen", nil},
+	{"Go, HTTP/2", "handler", 2, h2c, certain, "net/http without TLS, server and client", nil},
+	{"Go, HTTP/2", "errgroup", 3, h2c, certain, "", nil},
+	{"Go, gRPC", "sequence", 3, grpcGo(), certain, "two calls over gRPC, one over HTTP/1", nil},
+	{"Go, gRPC", "errgroup", 3, grpcGo(), certain, "the same at once", nil},
+	{"Go, gRPC with workers", "sequence", 3, grpcGo("WORKERS=1"), certain, "grpc.NumStreamWorkers", nil},
 	{"Python threading", "sequence", 2, threads, certain, "", nil},
 	{"Python threading", "executor", 2, threads, 40, "two of ThreadPoolExecutor.submit, then result", nil},
 	{"gunicorn sync", "sequence", 2, gunicorn("--workers", "4"), certain, "", nil},
@@ -160,6 +165,24 @@ func listening(t testing.TB, o servers.Options, name string, args ...string) *se
 
 func goapp(t testing.TB, o servers.Options) *servers.Server {
 	return listening(t, o, servers.Build(t, "test/accuracy/testdata/goapp"))
+}
+
+// h2c is goapp over HTTP/2, on both sides.
+func h2c(t testing.TB, o servers.Options) *servers.Server {
+	o.Env = append([]string{"H2C=1"}, o.Env...)
+	s := goapp(t, o)
+	s.Speaks = servers.OverHTTP2
+	return s
+}
+
+// grpcGo is grpc-go, with an environment.
+func grpcGo(env ...string) func(testing.TB, servers.Options) *servers.Server {
+	return func(t testing.TB, o servers.Options) *servers.Server {
+		o.Env = append(env, o.Env...)
+		s := listening(t, o, servers.Build(t, "test/accuracy/testdata/grpcapp"))
+		s.Speaks = servers.OverGRPC
+		return s
+	}
 }
 
 func threads(t testing.TB, o servers.Options) *servers.Server {

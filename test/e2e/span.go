@@ -85,6 +85,9 @@ func (s *Span) Service() string {
 
 // Path is the path of the request: servers have it in url.path, clients in url.full.
 func (s *Span) Path() string {
+	if method := s.Text("rpc.method"); method != "" {
+		return "/" + method
+	}
 	if path := s.Text("url.path"); path != "" {
 		return path
 	}

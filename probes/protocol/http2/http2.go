@@ -13,7 +13,9 @@ package http2
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math"
+	"strings"
 
 	"breadcrumb/internal/ledger"
 	"breadcrumb/probes"
@@ -32,7 +34,7 @@ func New(http probes.Protocol) probes.Protocol {
 			if !server {
 				d.in, d.out = probes.Egress, probes.Ingress
 			}
-			d.target = c
+			d.target, d.base = c, mixed(c.ID)
 			d.conn.Established = false // for the decoder of each stream, which sees it from its beginning
 			d.take = d.section.take
 			for i := range d.sides {
@@ -74,7 +76,9 @@ type decoder struct {
 	doubt   uint32 // one that was opened when it was not sure that it is one
 	early   int    // streams whose request was not told yet
 	dead    bool
-	grpc    bool // it was seen to carry gRPC
+	grpc    bool              // it was seen to carry gRPC
+	base    uint64            // of the streams' ids, by the kernel side
+	methods map[uint32]string // of streams, told before their requests
 	common  common
 	section section      // of the block that is being decoded
 	take    func(field)  // adds to it
@@ -123,6 +127,9 @@ func (d *decoder) Decode(c *probes.Chunk, out probes.Out) error {
 	}
 	s := &d.sides[c.Dir]
 	s.astray = false
+	if c.ID.IsValid() {
+		d.base = binary.BigEndian.Uint64(c.ID[:])
+	}
 	if c.Lost {
 		d.lose(c.Begin, out)
 	}
@@ -464,7 +471,7 @@ func (d *decoder) open(id uint32, at *start) *stream {
 	b := &st.begin
 	*b = at.chunk
 	b.Named, b.Lost, b.Dir, b.Pos = true, false, d.in, 0
-	b.ID = mint(d.conn.ID, at.pos)
+	b.ID = mint(d.base, id)
 	b.Evidence.Multiplexed = true
 	b.Evidence.Seq += uint32(at.pos - at.chunk.Pos)
 	return st
@@ -602,6 +609,30 @@ func (d *decoder) giveUp(out probes.Out) {
 	}
 }
 
+// maxMethods bounds the methods that are told before their requests.
+const maxMethods = 256
+
+// Method takes a stream's method, "/pkg.Service/Method", as the process's memory has it.
+func (d *decoder) Method(number uint32, method string, out probes.Out) {
+	name, ok := strings.CutPrefix(method, "/")
+	st := d.streams[number]
+	switch {
+	case !ok || name == "" || d.dead:
+	case st == nil || st.early:
+		if number > d.last && len(d.methods) < maxMethods {
+			if d.methods == nil {
+				d.methods = map[uint32]string{}
+			}
+			d.methods[number] = name
+		}
+	case st.method == "":
+		d.grpc, st.grpc, st.method = true, true, valid(name)
+		if st.span != nil {
+			st.describe(st.span)
+		}
+	}
+}
+
 // End implements probes.Decoder.
 func (d *decoder) End(e probes.End, t int64, out probes.Out) {
 	if e < probes.Closed && (e == probes.PeerClosed) == d.server {
@@ -619,19 +650,15 @@ func (d *decoder) Waiting() (probes.Direction, uint64, bool) { return d.out, 0, 
 // Progress implements probes.Decoder.
 func (d *decoder) Progress(probes.Direction, uint64, int64, probes.Out) {}
 
-// mint names a stream by where it began: replays must give the same name, and what is wrongly taken for a stream another.
-func mint(conn, pos uint64) trace.SpanID {
-	x := mix(mix(conn) + pos)
-	if x == 0 {
-		x = 1
-	}
-	return trace.SpanID{byte(x >> 56), byte(x >> 48), byte(x >> 40), byte(x >> 32), byte(x >> 24), byte(x >> 16), byte(x >> 8), byte(x)}
+// mint names a stream as the kernel side does, which knows its number and the connection's id.
+func mint(base uint64, stream uint32) (id trace.SpanID) {
+	binary.BigEndian.PutUint64(id[:], mixed(base+uint64(stream)*0x9e3779b97f4a7c15))
+	return id
 }
 
-// mix is one step of SplitMix64 (https://prng.di.unimi.it/splitmix64.c).
-func mix(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
+// mixed is the finaliser of SplitMix64 (Steele et al., OOPSLA 2014), and never 0.
+func mixed(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
+	return max(x^x>>31, 1)
 }

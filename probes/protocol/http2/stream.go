@@ -173,9 +173,12 @@ const unknownMethod = "_OTHER"
 // request takes the head of a request.
 func (d *decoder) request(st *stream, m *section, c *probes.Chunk, out probes.Out) {
 	st.grpc, st.hidden, st.timeout = isGRPC(m.contentType), m.cut, timeout(m.timeout)
+	told := d.methods[st.id]
+	delete(d.methods, st.id)
+	st.grpc = st.grpc || told != ""
 	d.grpc = d.grpc || st.grpc
 	if st.grpc = st.grpc || m.cut && m.contentType == "" && d.grpc; st.grpc {
-		st.method = valid(strings.TrimPrefix(m.path, "/"))
+		st.method = valid(cmp.Or(strings.TrimPrefix(m.path, "/"), told))
 	}
 	if st.grpc {
 		d.begin(st, m, out)

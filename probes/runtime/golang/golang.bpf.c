@@ -16,6 +16,7 @@
 #include "conn_map.h"
 #include "goroutine_map.h"
 #include "preempt.h"
+#include "transport_map.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -28,11 +29,15 @@ enum {
 #if defined(__TARGET_ARCH_x86)
 #define ARG0(r) ((r)->ax)
 #define ARG1(r) ((r)->bx)
+#define ARG2(r) ((r)->cx)
+#define ARG3(r) ((r)->di)
 #define GO_G(r) ((r)->r14)
 #define GO_SP(r) ((r)->sp)
 #elif defined(__TARGET_ARCH_arm64)
 #define ARG0(r) ((r)->user_regs.regs[0])
 #define ARG1(r) ((r)->user_regs.regs[1])
+#define ARG2(r) ((r)->user_regs.regs[2])
+#define ARG3(r) ((r)->user_regs.regs[3])
 #define GO_G(r) ((r)->user_regs.regs[28])
 #define GO_SP(r) ((r)->user_regs.sp)
 #endif
@@ -85,9 +90,7 @@ static __always_inline void note_call(struct pt_regs *ctx)
 	s = fd_socket((struct task_struct *)bpf_get_current_task(), fd);
 	if (!s.sk)
 		return;
-	c = conn_find((u64)s.sk, s.inode);
-	if (!c)
-		c = conn_add((u64)s.sk, s.inode, id >> 32, 0);
+	c = conn_meet(s.sk, s.inode, s.family, id >> 32);
 	if (!c)
 		return;
 	ids.parent = read_parent_goid(target, GO_G(ctx));
@@ -153,6 +156,281 @@ int chan_close(struct pt_regs *ctx)
 {
 	uprobe_begins();
 	hand_over(ctx, ARG0(ctx), true);
+	uprobe_ends();
+	return 0;
+}
+
+/* conn_of is the connection of an HTTP/2 transport that has its net.Conn at an offset. */
+static __noinline struct conn *find_conn(const struct target *target, u32 tgid, u64 transport, u32 offset)
+{
+	struct transport key = {.tgid = tgid, .address = transport};
+	struct transport_conn found = {};
+	struct fd_socket s;
+	struct conn *c;
+	u64 conn;
+	s32 fd;
+
+	if (bpf_probe_read_user(&conn, sizeof(conn), (void *)(transport + offset + IFACE_DATA)))
+		return 0;
+	fd = fd_of(target, conn);
+	if (fd < 0)
+		return 0;
+	s = fd_socket((struct task_struct *)bpf_get_current_task(), fd);
+	if (!s.sk)
+		return 0;
+	c = conn_meet(s.sk, s.inode, s.family, tgid);
+	if (!c)
+		return 0;
+	found.key = (u64)s.sk;
+	found.id = c->id;
+	bpf_map_update_elem(&transports, &key, &found, BPF_ANY);
+	return c;
+}
+
+static __always_inline struct conn *conn_of(const struct target *target, u32 tgid, u64 transport, u32 offset,
+					    u32 role)
+{
+	struct transport key = {.tgid = tgid, .address = transport};
+	struct transport_conn *found = bpf_map_lookup_elem(&transports, &key);
+	struct conn *c = 0;
+
+	if (found) {
+		u64 at = found->key;
+
+		c = bpf_map_lookup_elem(&conns, &at);
+		if (c && c->id != found->id)
+			c = 0;
+	}
+	if (!c)
+		c = find_conn(target, tgid, transport, offset);
+	if (!c)
+		return 0;
+	if (c->protocol == PROTOCOL_UNKNOWN)
+		speaks_http2(c, role);
+	return c->protocol == PROTOCOL_HTTP2 ? c : 0;
+}
+
+/* stream_number reads the number of a stream, at an offset of its object. */
+static __always_inline u32 stream_number(const struct stream_layout *layout, u64 *stream, u32 offset)
+{
+	u32 number;
+
+	if (layout->indirect && bpf_probe_read_user(stream, sizeof(*stream), (void *)*stream))
+		return 0;
+	if (bpf_probe_read_user(&number, sizeof(number), (void *)(*stream + offset)))
+		return 0;
+	return number & 1 && number < 1U << 31 ? number : 0; /* RFC 9113, section 5.1.1 */
+}
+
+/* tell_method tells the method of a stream, where it may have been told to the process before it was watched what its name in the
+ * stream's header block means. */
+static __always_inline void tell_method(const struct conn *c, u32 stream, u64 object, u32 offset)
+{
+	struct method_event *e;
+	u64 text[2]; /* a string: where it is, and its length */
+
+	if (!(c->flags & CONN_ESTABLISHED) || !offset ||
+	    bpf_probe_read_user(text, sizeof(text), (void *)(object + offset)) || !text[1] ||
+	    text[1] > METHOD_LEN)
+		return;
+	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!e) {
+		count(STAT_RING_FULL);
+		return;
+	}
+	e->hdr = header(EVENT_METHOD, c->tgid, bpf_ktime_get_ns());
+	e->conn = c->id;
+	e->stream = stream;
+	e->len = text[1];
+	if (bpf_probe_read_user(e->method, at_most(text[1], METHOD_LEN), (void *)text[0]))
+		e->len = 0;
+	submit(e);
+}
+
+/* serves has the running goroutine serve a stream's request. */
+static __always_inline void serves(const struct conn *c, u64 goid, u32 stream)
+{
+	struct goroutine key = {.tgid = c->tgid, .id = goid};
+	struct goroutine_state state = {.request = stream_request(c, stream)};
+
+	if (bpf_map_update_elem(&goroutines, &key, &state, BPF_ANY))
+		count(STAT_GOROUTINES_FULL);
+}
+
+/* calls tells for whom the running goroutine opens a stream. */
+static __always_inline void calls(struct conn *c, const struct target *target, struct goids ids, u64 g,
+				  u32 stream)
+{
+	struct caller_event *e;
+
+	if (caller_told(c, stream))
+		return;
+	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!e) {
+		count(STAT_RING_FULL); /* the call has no parent */
+		return;
+	}
+	ids.parent = read_parent_goid(target, g);
+	e->hdr = header(EVENT_CALLER, c->tgid, bpf_ktime_get_ns());
+	e->call = stream_request(c, stream);
+	e->flags = 0;
+	e->cause = goroutine_request(c->tgid, ids, &e->flags);
+	e->task = ids.id;
+	e->parent_task = ids.parent;
+	e->pad = 0;
+	submit(e);
+}
+
+/* here is the process that runs, if it is a Go program that is watched, and its goroutine. */
+static __always_inline struct target *here(struct pt_regs *ctx, struct goids *ids)
+{
+	struct target *target = target_of(bpf_get_current_pid_tgid() >> 32);
+
+	if (!target || !(target->flags & TARGET_GO))
+		return 0;
+	*ids = read_goids(target, GO_G(ctx), GO_SP(ctx), 0);
+	return ids->id ? target : 0;
+}
+
+static __always_inline void grpc_serves(struct pt_regs *ctx)
+{
+	struct goids ids;
+	struct target *target = here(ctx, &ids);
+	u64 object = ARG3(ctx);
+	struct conn *c;
+	u32 stream;
+
+	if (!target)
+		return;
+	c = conn_of(target, bpf_get_current_pid_tgid() >> 32, ARG2(ctx), target->grpc.server_conn,
+		    ROLE_SERVER);
+	stream = c ? stream_number(&target->grpc, &object, target->grpc.server_stream) : 0;
+	if (!stream)
+		return;
+	serves(c, ids.id, stream);
+	tell_method(c, stream, object, target->grpc.server_method);
+}
+
+/*
+ * google.golang.org/grpc.(*Server).handleStream(transport, stream), on the goroutine that runs the handler: between it and the
+ * one that reads the connection lies a channel, or a go statement. One hit a call, on an instruction that the kernel emulates, as
+ * all of the following.
+ */
+SEC("uprobe")
+int grpc_server_stream(struct pt_regs *ctx)
+{
+	uprobe_begins();
+	grpc_serves(ctx);
+	uprobe_ends();
+	return 0;
+}
+
+static __always_inline void grpc_calls(struct pt_regs *ctx)
+{
+	struct goids ids;
+	struct target *target = here(ctx, &ids);
+	u64 object = ARG1(ctx);
+	struct conn *c;
+	u32 stream;
+
+	if (!target)
+		return;
+	c = conn_of(target, bpf_get_current_pid_tgid() >> 32, ARG0(ctx), target->grpc.client_conn,
+		    ROLE_CLIENT);
+	stream = c ? stream_number(&target->grpc, &object, target->grpc.client_stream) : 0;
+	if (!stream)
+		return;
+	calls(c, target, ids, GO_G(ctx), stream);
+	tell_method(c, stream, object, target->grpc.client_method);
+}
+
+/*
+ * google.golang.org/grpc/internal/transport.(*http2Client).write(stream, …), on the goroutine that makes the call, for each of its
+ * messages and its end: its stream has a number by then. A goroutine of the connection's own writes it.
+ */
+SEC("uprobe")
+int grpc_client_stream(struct pt_regs *ctx)
+{
+	uprobe_begins();
+	grpc_calls(ctx);
+	uprobe_ends();
+	return 0;
+}
+
+static __always_inline void http2_serves(struct pt_regs *ctx)
+{
+	struct goids ids;
+	struct target *target = here(ctx, &ids);
+	u64 object, owner;
+	struct conn *c;
+	u32 stream;
+
+	/* A responseWriter begins with the address of its state, that with the address of its stream, that with its serverConn's. */
+	if (!target || bpf_probe_read_user(&object, sizeof(object), (void *)ARG1(ctx)) ||
+	    bpf_probe_read_user(&object, sizeof(object), (void *)object) ||
+	    bpf_probe_read_user(&owner, sizeof(owner), (void *)object) || owner != ARG0(ctx))
+		return;
+	c = conn_of(target, bpf_get_current_pid_tgid() >> 32, owner, target->http2.server_conn, ROLE_SERVER);
+	stream = c ? stream_number(&target->http2, &object, target->http2.server_stream) : 0;
+	if (stream)
+		serves(c, ids.id, stream);
+}
+
+/* (*serverConn).runHandler(writer, request, handler) of net/http's HTTP/2 and of golang.org/x/net/http2, on the goroutine that
+ * runs the handler. */
+SEC("uprobe")
+int http2_server_stream(struct pt_regs *ctx)
+{
+	uprobe_begins();
+	http2_serves(ctx);
+	uprobe_ends();
+	return 0;
+}
+
+static __always_inline void http2_calls(struct pt_regs *ctx)
+{
+	struct goids ids;
+	struct target *target = here(ctx, &ids);
+	u32 stream = ARG1(ctx);
+	struct conn *c;
+
+	if (!target || !(stream & 1))
+		return;
+	c = conn_of(target, bpf_get_current_pid_tgid() >> 32, ARG0(ctx), target->http2.client_conn,
+		    ROLE_CLIENT);
+	if (c)
+		calls(c, target, ids, GO_G(ctx), stream);
+}
+
+/* (*ClientConn).writeHeaders(stream, …) of the same, on a goroutine that was started for the call by the one that makes it. */
+SEC("uprobe")
+int http2_client_stream(struct pt_regs *ctx)
+{
+	uprobe_begins();
+	http2_calls(ctx);
+	uprobe_ends();
+	return 0;
+}
+
+static __always_inline void http2_requests(struct pt_regs *ctx)
+{
+	struct goids ids;
+	struct target *target = here(ctx, &ids);
+	u32 flags = 0;
+
+	if (!target)
+		return;
+	ids.parent = read_parent_goid(target, GO_G(ctx));
+	goroutine_request(bpf_get_current_pid_tgid() >> 32, ids, &flags);
+}
+
+/* (*ClientConn).roundTrip of the same, on the goroutine that makes the call: for whom it runs is noted before it starts another
+ * one, which knows of nobody but this one. */
+SEC("uprobe")
+int http2_requester(struct pt_regs *ctx)
+{
+	uprobe_begins();
+	http2_requests(ctx);
 	uprobe_ends();
 	return 0;
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -32,6 +33,7 @@ const maxLayouts = 1024
 // Runtime is the loaded probe. Its methods may be called from any goroutine.
 type Runtime struct {
 	log    *zap.Logger
+	core   *bpf.Core
 	object *uprobe.Object
 
 	mu      sync.Mutex
@@ -54,7 +56,7 @@ func New(core *bpf.Core, log *zap.Logger) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Runtime{log: log, object: object, layouts: map[file]*Layout{}}, nil
+	return &Runtime{log: log, core: core, object: object, layouts: map[file]*Layout{}}, nil
 }
 
 // Close unloads the probe. What was attached must have been closed before.
@@ -90,28 +92,69 @@ func (r *Runtime) Attach(_ context.Context, t *discovery.Target) (_ io.Closer, n
 	case err != nil:
 		return nil, "", fmt.Errorf("analyse %s: %w", t.Exe, err)
 	}
-	if layout.RoundTrip == nil {
-		if layout.NoRoundTrip == noClient {
-			return nil, "", nil
-		}
-		return nil, "calls of its net/http client have no parent: " + layout.NoRoundTrip, nil
-	}
-	if !layout.Exact {
-		note = layout.Version + " is not known: the layout of the nearest version is used where it proves right"
-	}
 	exe, err := link.OpenExecutable(path)
 	if err != nil {
 		return nil, "", fmt.Errorf("open %s: %w", t.Exe, err)
 	}
-	// A Go program does not fork without an exec.
-	l, err := r.object.Attach(exe, "persist_conn_round_trip", uprobe.Site{Offset: layout.RoundTrip.FileOffset}, t.PID)
-	switch {
-	case errors.Is(err, discovery.ErrGone):
-		return nil, "", err
-	case err != nil:
-		return nil, "", fmt.Errorf("attach to %s in %s: %w", roundTrip, t.Exe, err)
+	var links uprobe.Closers
+	attach := func(function, program string, at *Site) error {
+		// A Go program does not fork without an exec.
+		l, err := r.object.Attach(exe, program, uprobe.Site{Offset: at.FileOffset}, t.PID)
+		if err != nil {
+			_ = links.Close()
+			if errors.Is(err, discovery.ErrGone) {
+				return err
+			}
+			return fmt.Errorf("attach to %s in %s: %w", function, t.Exe, err)
+		}
+		links = append(links, l)
+		return nil
 	}
-	return l, note, nil
+	if layout.RoundTrip != nil {
+		if err := attach(roundTrip, "persist_conn_round_trip", layout.RoundTrip); err != nil {
+			return nil, "", err
+		}
+	}
+	if len(layout.Streams) > 0 {
+		w, watched := r.core.Watched(t.PID)
+		if !watched {
+			_ = links.Close()
+			return nil, "", discovery.ErrGone
+		}
+		w.Grpc, w.Http2 = layout.GRPC, layout.HTTP2
+		if err := r.core.Watch(t.PID, w); err != nil {
+			_ = links.Close()
+			return nil, "", err
+		}
+	}
+	for i := range layout.Streams {
+		s := &layout.Streams[i]
+		if err := attach(s.Function, s.Program, &s.Site); err != nil {
+			return nil, "", err
+		}
+	}
+	if links == nil {
+		return nil, layout.missing(), nil
+	}
+	return links, layout.missing(), nil
+}
+
+// missing says what will not be seen of the program, and why.
+func (l *Layout) missing() string {
+	var notes []string
+	if l.RoundTrip == nil && l.NoRoundTrip != noClient {
+		notes = append(notes, "calls of its net/http client have no parent: "+l.NoRoundTrip)
+	}
+	if l.NoStreams != "" {
+		notes = append(notes, "calls made over HTTP/2, or for requests over it, have no parent: "+l.NoStreams)
+	}
+	if !l.Exact && (l.RoundTrip != nil || len(l.Streams) > 0) {
+		notes = append(notes, l.Version+" is not known: the layout of the nearest version is used where it proves right")
+	}
+	for _, library := range l.Guessed {
+		notes = append(notes, library+" is not known: the layout of the nearest version is used where it proves right")
+	}
+	return strings.Join(notes, "; ")
 }
 
 // AttachHandOffs has it told, for a process to which Attach has been, when a goroutine gives to another one what that waits for

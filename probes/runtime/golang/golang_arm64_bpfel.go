@@ -23,11 +23,18 @@ const (
 	golangMapReaders               = "readers"
 	golangMapStats                 = "stats"
 	golangMapTargets               = "targets"
+	golangMapTransports            = "transports"
 	golangMapVerdicts              = "verdicts"
 	golangProgChanClose            = "chan_close"
 	golangProgChanSend             = "chan_send"
+	golangProgGrpcClientStream     = "grpc_client_stream"
+	golangProgGrpcServerStream     = "grpc_server_stream"
+	golangProgHttp2ClientStream    = "http2_client_stream"
+	golangProgHttp2Requester       = "http2_requester"
+	golangProgHttp2ServerStream    = "http2_server_stream"
 	golangProgPersistConnRoundTrip = "persist_conn_round_trip"
 	golangVarBlankConn             = "blank_conn"
+	golangVarIdSeed                = "id_seed"
 )
 
 // loadGolang returns the embedded CollectionSpec for golang.
@@ -74,6 +81,11 @@ type golangSpecs struct {
 type golangProgramSpecs struct {
 	ChanClose            *ebpf.ProgramSpec `ebpf:"chan_close"`
 	ChanSend             *ebpf.ProgramSpec `ebpf:"chan_send"`
+	GrpcClientStream     *ebpf.ProgramSpec `ebpf:"grpc_client_stream"`
+	GrpcServerStream     *ebpf.ProgramSpec `ebpf:"grpc_server_stream"`
+	Http2ClientStream    *ebpf.ProgramSpec `ebpf:"http2_client_stream"`
+	Http2Requester       *ebpf.ProgramSpec `ebpf:"http2_requester"`
+	Http2ServerStream    *ebpf.ProgramSpec `ebpf:"http2_server_stream"`
 	PersistConnRoundTrip *ebpf.ProgramSpec `ebpf:"persist_conn_round_trip"`
 }
 
@@ -88,6 +100,7 @@ type golangMapSpecs struct {
 	Readers    *ebpf.MapSpec `ebpf:"readers"`
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
 	Targets    *ebpf.MapSpec `ebpf:"targets"`
+	Transports *ebpf.MapSpec `ebpf:"transports"`
 	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -96,6 +109,7 @@ type golangMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type golangVariableSpecs struct {
 	BlankConn *ebpf.VariableSpec `ebpf:"blank_conn"`
+	IdSeed    *ebpf.VariableSpec `ebpf:"id_seed"`
 }
 
 // golangObjects contains all objects after they have been loaded into the kernel.
@@ -125,6 +139,7 @@ type golangMaps struct {
 	Readers    *ebpf.Map `ebpf:"readers"`
 	Stats      *ebpf.Map `ebpf:"stats"`
 	Targets    *ebpf.Map `ebpf:"targets"`
+	Transports *ebpf.Map `ebpf:"transports"`
 	Verdicts   *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -137,6 +152,7 @@ func (m *golangMaps) Close() error {
 		m.Readers,
 		m.Stats,
 		m.Targets,
+		m.Transports,
 		m.Verdicts,
 	)
 }
@@ -146,6 +162,7 @@ func (m *golangMaps) Close() error {
 // It can be passed to loadGolangObjects or ebpf.CollectionSpec.LoadAndAssign.
 type golangVariables struct {
 	BlankConn *ebpf.Variable `ebpf:"blank_conn"`
+	IdSeed    *ebpf.Variable `ebpf:"id_seed"`
 }
 
 // golangPrograms contains all programs after they have been loaded into the kernel.
@@ -154,6 +171,11 @@ type golangVariables struct {
 type golangPrograms struct {
 	ChanClose            *ebpf.Program `ebpf:"chan_close"`
 	ChanSend             *ebpf.Program `ebpf:"chan_send"`
+	GrpcClientStream     *ebpf.Program `ebpf:"grpc_client_stream"`
+	GrpcServerStream     *ebpf.Program `ebpf:"grpc_server_stream"`
+	Http2ClientStream    *ebpf.Program `ebpf:"http2_client_stream"`
+	Http2Requester       *ebpf.Program `ebpf:"http2_requester"`
+	Http2ServerStream    *ebpf.Program `ebpf:"http2_server_stream"`
 	PersistConnRoundTrip *ebpf.Program `ebpf:"persist_conn_round_trip"`
 }
 
@@ -161,6 +183,11 @@ func (p *golangPrograms) Close() error {
 	return _GolangClose(
 		p.ChanClose,
 		p.ChanSend,
+		p.GrpcClientStream,
+		p.GrpcServerStream,
+		p.Http2ClientStream,
+		p.Http2Requester,
+		p.Http2ServerStream,
 		p.PersistConnRoundTrip,
 	)
 }

@@ -7,6 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+
+	"breadcrumb/bpf"
 )
 
 // ErrNotGo is returned for a file that was not built by Go.
@@ -54,6 +58,13 @@ type Layout struct {
 	NoRoundTrip string
 	// Send and Close are where goroutines hand over to others, see chanSend; nil where there is no such place.
 	Send, Close *Site
+	// Streams are where goroutines serve and open streams of HTTP/2. NoStreams says why not all of them are known, in words for
+	// people; empty if nothing is missed.
+	Streams   []StreamSite
+	NoStreams string
+	// GRPC and HTTP2 are what is read there; Guessed are the libraries of which no such version was compared.
+	GRPC, HTTP2 bpf.StreamLayout
+	Guessed     []string
 }
 
 // Site is a place for a uprobe.
@@ -79,7 +90,8 @@ func Analyze(r io.ReaderAt) (l *Layout, err error) {
 	if err != nil {
 		return nil, err
 	}
-	funcs, err := im.symbols(roundTrip, runtimeMain, chanSend, chanClose)
+	names := slices.AppendSeq([]string{roundTrip, runtimeMain, chanSend, chanClose}, maps.Keys(streamFunctions()))
+	funcs, err := im.symbols(names...)
 	if err != nil {
 		l.NoRoundTrip = fmt.Sprintf("its functions cannot be found: %v", err)
 		return l, nil
@@ -91,6 +103,7 @@ func Analyze(r io.ReaderAt) (l *Layout, err error) {
 	if f, ok := funcs[chanClose]; ok {
 		l.Close, _ = im.site(f)
 	}
+	l.findStreams(im, funcs, info)
 	return l, nil
 }
 

@@ -30,6 +30,7 @@ const (
 	pythonProgConnectionAccepted = "connection_accepted"
 	pythonProgContextCopied      = "context_copied"
 	pythonVarBlankConn           = "blank_conn"
+	pythonVarIdSeed              = "id_seed"
 	pythonVarPageOffsetBaseAt    = "page_offset_base_at"
 	pythonVarVmemmapBaseAt       = "vmemmap_base_at"
 )
@@ -102,6 +103,7 @@ type pythonMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type pythonVariableSpecs struct {
 	BlankConn        *ebpf.VariableSpec `ebpf:"blank_conn"`
+	IdSeed           *ebpf.VariableSpec `ebpf:"id_seed"`
 	PageOffsetBaseAt *ebpf.VariableSpec `ebpf:"page_offset_base_at"`
 	VmemmapBaseAt    *ebpf.VariableSpec `ebpf:"vmemmap_base_at"`
 }
@@ -160,6 +162,7 @@ func (m *pythonMaps) Close() error {
 // It can be passed to loadPythonObjects or ebpf.CollectionSpec.LoadAndAssign.
 type pythonVariables struct {
 	BlankConn        *ebpf.Variable `ebpf:"blank_conn"`
+	IdSeed           *ebpf.Variable `ebpf:"id_seed"`
 	PageOffsetBaseAt *ebpf.Variable `ebpf:"page_offset_base_at"`
 	VmemmapBaseAt    *ebpf.Variable `ebpf:"vmemmap_base_at"`
 }

@@ -50,6 +50,11 @@ func Load(core *bpf.Core, object string, read func() (*ebpf.CollectionSpec, erro
 		own.MaxEntries, own.Flags = m.MaxEntries(), m.Flags()
 		replace[name] = m
 	}
+	if v := spec.Variables["id_seed"]; v != nil {
+		if err := v.Set(core.IDSeed); err != nil {
+			return nil, fmt.Errorf("load the %s probe: set id_seed: %w", object, err)
+		}
+	}
 	o := &Object{name: object}
 	o.load = func(attach ebpf.AttachType) (*ebpf.Collection, error) {
 		own := spec.Copy()

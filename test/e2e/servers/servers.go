@@ -28,9 +28,20 @@ type Server struct {
 	PIDs []int
 	// Process is the one that was started.
 	Process *Process
+	// Speaks is what it is to be asked in.
+	Speaks Language
 	// Behind is the server that a proxy forwards to.
 	Behind *Server
 }
+
+// Language is a protocol of servers.
+type Language uint8
+
+const (
+	OverHTTP1 Language = iota
+	OverHTTP2          // HTTP/2 with prior knowledge
+	OverGRPC
+)
 
 // Kind is a kind of server and what it can do beyond GET /item/<id>.
 type Kind struct {

@@ -52,7 +52,13 @@ func main() {
 			}
 		}()
 	}
-	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.HandlerFunc(serve)))
+	server := http.Server{Addr: "127.0.0.1:" + os.Getenv("PORT"), Handler: http.HandlerFunc(serve)}
+	if os.Getenv("H2C") != "" {
+		server.Protocols = new(http.Protocols)
+		server.Protocols.SetUnencryptedHTTP2(true)
+		http.DefaultTransport.(*http.Transport).Protocols = server.Protocols
+	}
+	log.Fatal(server.ListenAndServe())
 }
 
 func serve(w http.ResponseWriter, r *http.Request) {
