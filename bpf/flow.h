@@ -290,8 +290,9 @@ static __always_inline u8 byte_at(const struct io *io, u32 off)
 	return byte;
 }
 
-/* meets_http2 has a connection that was open before be one of HTTP/2 where the bytes begin with a whole block of header fields. */
-static __always_inline void meets_http2(const struct io *io, struct conn *c, u64 word, const u32 dir)
+/* meets_http2 has a connection that was open before be one of HTTP/2 where the bytes begin with a whole block of header fields. A
+ * function of its own, for the sake of the stack. */
+static __noinline void meets_http2(const struct io *io, struct conn *c, u64 word, u32 dir)
 {
 	u32 block = headers_frame(word);
 	u32 begins = block ? begins_block(byte_at(io, block)) : 0;
