@@ -42,6 +42,7 @@ type bench struct {
 	self       string // this binary
 	agent      string // and those that were built
 	hello, sdk string
+	echo       string
 	processes  []*process
 	sink       *sink
 	report     report
@@ -76,6 +77,7 @@ func newBench(ctx context.Context, o options) (_ *bench, err error) {
 		wanted bool
 	}{
 		{&b.hello, root, "./test/bench/testdata/hello", true},
+		{&b.echo, root, "./test/bench/testdata/grpcecho", !o.hooks && (o.wants(throughput, grpcKind.name) || o.wants(cores, grpcKind.name) || o.wants(programRuns, grpcKind.name))},
 		{&b.sdk, filepath.Join(root, "test/bench/sdkserver"), ".", !o.hooks && o.wants(throughput, sdkKind.name)},
 		{&b.agent, root, "./cmd/agent", o.agent == ""},
 	}
@@ -248,7 +250,7 @@ func (b *bench) pairs(part string, where layout, load loader) (err error) {
 			if s == nil {
 				continue
 			}
-			if _, err := b.generate(plan{addr: s.addr, path: k.path, conns: saturationConns, duration: warmUp}, where.rest); err != nil {
+			if _, err := b.saturate(s, k.path, where.rest, max(warmUp, time.Second)); err != nil {
 				return err
 			}
 		}
@@ -319,7 +321,7 @@ func (b *bench) waitForQuiet() error {
 
 // available is whether a part is wanted for a server that is installed.
 func (b *bench) available(part string, k kind) bool {
-	if !b.o.wants(part, k.name) {
+	if !b.o.wants(part, k.name) || k.parts != nil && !slices.Contains(k.parts, part) {
 		return false
 	}
 	if k.needs != "" {

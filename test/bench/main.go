@@ -62,7 +62,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "pairs of runs, without and with the agent, for each figure")
 	flag.DurationVar(&o.duration, "duration", 5*time.Second, "of each run under load; latency is measured for three fifths of it")
 	flag.StringVar(&o.only, "only", "", "parts to run, separated by commas: PART, SERVER or PART/SERVER;\nparts: "+
-		strings.Join(parts, ", ")+"; servers: go, sdk, python, nginx")
+		strings.Join(parts, ", ")+"; servers: go, sdk, python, nginx, grpc")
 	flag.StringVar(&o.json, "json", "", "write all that was measured to this `file`")
 	flag.StringVar(&o.agent, "agent", "", "measure this breadcrumb `binary`; default: the one built from this tree")
 	flag.DurationVar(&o.quiet, "quiet", 0, "wait up to this long before each pair until other programs leave the machine alone")
@@ -97,6 +97,7 @@ func main() {
 var helpers = map[string]func(args []string) error{
 	"helper-sink":  sinkMain,
 	"helper-load":  loadMain,
+	"helper-grpc":  grpcMain,
 	"helper-calls": callsMain,
 }
 

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"fmt"
 	"io"
@@ -23,8 +24,9 @@ var programs embed.FS
 // kind is a server that is measured.
 type kind struct {
 	name, title string
-	needs       string // the program that has to be installed, if any
-	path        string // what is requested
+	needs       string   // the program that has to be installed, if any
+	path        string   // what is requested
+	parts       []string // that are measured; nil: all
 	start       func(b *bench, cpus []int) (*server, error)
 }
 
@@ -45,12 +47,14 @@ var (
 			}
 			return b.startServer(cpus, nil, python, script)
 		}}
+	grpcKind = kind{name: "grpc", title: "grpc-go, unary", parts: []string{throughput, cores, programRuns},
+		start: (*bench).startGRPC}
 	nginxKind = kind{name: "nginx", title: "nginx", needs: "nginx", path: "/small.txt",
 		start: (*bench).startNginx}
 )
 
 // traced are the servers that run under the agent.
-var traced = []kind{goKind, pythonKind, nginxKind}
+var traced = []kind{goKind, pythonKind, nginxKind, grpcKind}
 
 // python is the system's own: what else is called python3 may be a script that starts one.
 const python = "/usr/bin/python3"
@@ -59,7 +63,9 @@ const python = "/usr/bin/python3"
 type server struct {
 	process *process
 	addr    string
-	pids    []int // that may answer, and the one that started them
+	pids    []int  // that may answer, and the one that started them
+	counter string // where it says what it has served; empty: addr
+	grpc    bool   // it is asked over gRPC
 }
 
 // unpack writes one of the embedded files, filled in with data unless that is nil.
@@ -179,7 +185,7 @@ func (m *meter) served() (int64, error) {
 }
 
 func (m *meter) total() (int64, error) {
-	text, err := get("http://" + m.s.addr + "/served")
+	text, err := get("http://" + cmp.Or(m.s.counter, m.s.addr) + "/served")
 	if err != nil {
 		return 0, err
 	}

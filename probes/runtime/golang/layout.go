@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 
 	"breadcrumb/bpf"
 )
@@ -90,8 +88,7 @@ func Analyze(r io.ReaderAt) (l *Layout, err error) {
 	if err != nil {
 		return nil, err
 	}
-	names := slices.AppendSeq([]string{roundTrip, runtimeMain, chanSend, chanClose}, maps.Keys(streamFunctions()))
-	funcs, err := im.symbols(names...)
+	funcs, err := im.symbols(append(streamFunctions(), roundTrip, runtimeMain, chanSend, chanClose)...)
 	if err != nil {
 		l.NoRoundTrip = fmt.Sprintf("its functions cannot be found: %v", err)
 		return l, nil

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"debug/buildinfo"
 	"fmt"
-	"maps"
 	"runtime/debug"
 	"slices"
 
@@ -19,68 +18,56 @@ type StreamSite struct {
 	Function, Program string
 }
 
-// streamFunctions are the functions that are probed, and by which program.
-func streamFunctions() map[string]string {
-	functions := map[string]string{
-		grpcHandleStream:   "grpc_server_stream",
-		grpcClientWrite:    "grpc_client_stream",
-		grpcClientWriteOld: "grpc_client_stream",
-	}
+// streamFunctions are all functions that may be probed.
+func streamFunctions() []string {
+	names := []string{grpcHandleStream, grpcClientWrite, grpcClientWriteOld}
 	for _, pkg := range http2Packages {
-		functions[http2RunHandler(pkg)] = "http2_server_stream"
-		functions[http2WriteHeaders(pkg)] = "http2_client_stream"
-		functions[http2RoundTrip(pkg)] = "http2_requester"
+		names = append(append(names, http2RunHandler(pkg), http2WriteHeaders(pkg)), http2Requesters(pkg)...)
 	}
-	return functions
+	return names
 }
 
 // findStreams finds where the program's libraries for HTTP/2 serve and open streams, and what is to be known there.
 func (l *Layout) findStreams(im *image, funcs map[string]Func, info *buildinfo.BuildInfo) {
-	functions := streamFunctions()
-	for _, name := range slices.Sorted(maps.Keys(functions)) {
+	// put says whether the program has the function.
+	put := func(name, program string) bool {
 		f, ok := funcs[name]
 		if !ok {
-			continue
+			return false
 		}
 		site, err := im.site(f)
 		if err != nil {
 			l.NoStreams = fmt.Sprintf("no place for a probe in %s: %v", name, err)
-			continue
+		} else {
+			l.Streams = append(l.Streams, StreamSite{*site, name, program})
 		}
-		l.Streams = append(l.Streams, StreamSite{*site, name, functions[name]})
+		return true
 	}
-	version := moduleOf(info, "google.golang.org/grpc")
-	if _, ok := funcs[grpcHandleStream]; ok || funcs[grpcClientWrite].Addr|funcs[grpcClientWriteOld].Addr != 0 {
-		o, exact := LookupGRPC(version)
-		l.GRPC = bpf.StreamLayout{
-			ServerConn: o.ServerConn, ClientConn: o.ClientConn, ServerStream: o.ServerStreamID, ClientStream: o.ClientStreamID,
-			ServerMethod: o.ServerMethod, ClientMethod: o.ClientMethod,
-		}
-		if o.Indirect {
-			l.GRPC.Indirect = 1
-		}
-		switch {
-		case o.ServerConn == 0:
-			l.dropStreams("grpc_")
-			l.NoStreams = "google.golang.org/grpc " + version + " is older than any that is known"
-		case !exact:
-			l.Guessed = append(l.Guessed, "google.golang.org/grpc "+cmp.Or(version, "of an unknown version"))
-		}
-	}
-	// The program has Go's own or none, and perhaps the module's, of the same layout.
+	l.findGRPC(put, moduleOf(info, "google.golang.org/grpc"))
 	for _, pkg := range http2Packages {
-		_, serves := funcs[http2RunHandler(pkg)]
-		_, calls := funcs[http2WriteHeaders(pkg)]
-		if !serves && !calls {
-			continue
-		}
 		version := info.GoVersion
 		if pkg == http2Module {
 			version = moduleOf(info, "golang.org/x/net")
 		}
 		o, exact := LookupHTTP2(pkg, version)
-		if o.ServerConn != 0 && l.HTTP2.ServerConn == 0 {
-			l.HTTP2 = bpf.StreamLayout{ServerConn: o.ServerConn, ClientConn: o.ClientConn, ServerStream: o.StreamID}
+		if o.ServerConn == 0 {
+			continue
+		}
+		calls := put(http2WriteHeaders(pkg), "http2_client_stream")
+		if calls {
+			for _, name := range http2Requesters(pkg) {
+				if put(name, "http2_requester") {
+					break
+				}
+			}
+			l.HTTP2.ClientConn = o.ClientConn // the same of all
+		}
+		if _, serves := funcs[http2RunHandler(pkg)]; serves && l.HTTP2.ServerConn != 0 && l.HTTP2.ServerConn != o.ServerConn {
+			l.NoStreams = "it has two servers of HTTP/2, and " + pkg + "'s is not followed"
+		} else if put(http2RunHandler(pkg), "http2_server_stream") {
+			l.HTTP2.ServerConn, l.HTTP2.ServerStream = o.ServerConn, o.StreamID
+		} else if !calls {
+			continue
 		}
 		if !exact && pkg == http2Module {
 			l.Guessed = append(l.Guessed, "golang.org/x/net "+cmp.Or(version, "of an unknown version"))
@@ -88,9 +75,28 @@ func (l *Layout) findStreams(im *image, funcs map[string]Func, info *buildinfo.B
 	}
 }
 
-// dropStreams gives up the places of a library's programs.
-func (l *Layout) dropStreams(prefix string) {
-	l.Streams = slices.DeleteFunc(l.Streams, func(s StreamSite) bool { return len(s.Program) >= len(prefix) && s.Program[:len(prefix)] == prefix })
+// findGRPC is findStreams for grpc-go of a version.
+func (l *Layout) findGRPC(put func(name, program string) bool, version string) {
+	o, exact := LookupGRPC(version)
+	if o.ServerConn == 0 {
+		l.NoStreams = "google.golang.org/grpc " + version + " is older than any that is known"
+		return
+	}
+	serves := put(grpcHandleStream, "grpc_server_stream")
+	calls := put(grpcClientWrite, "grpc_client_stream") || put(grpcClientWriteOld, "grpc_client_stream")
+	if !serves && !calls {
+		return
+	}
+	l.GRPC = bpf.StreamLayout{
+		ServerConn: o.ServerConn, ClientConn: o.ClientConn, ServerStream: o.ServerStreamID, ClientStream: o.ClientStreamID,
+		ServerMethod: o.ServerMethod, ClientMethod: o.ClientMethod,
+	}
+	if o.Indirect {
+		l.GRPC.Indirect = 1
+	}
+	if !exact {
+		l.Guessed = append(l.Guessed, "google.golang.org/grpc "+cmp.Or(version, "of an unknown version"))
+	}
 }
 
 // moduleOf is the version of a module that the program was built with, or what it was replaced by; empty if it is not known.

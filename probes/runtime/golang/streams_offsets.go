@@ -139,9 +139,16 @@ func http2WriteHeaders(pkg string) string {
 	return pkg + ".(*" + http2Prefix(pkg) + "ClientConn).writeHeaders"
 }
 
-// http2RoundTrip is the function that the caller of RoundTrip gets to, and that starts that goroutine.
-func http2RoundTrip(pkg string) string {
-	return pkg + ".(*" + http2Prefix(pkg) + "ClientConn).roundTrip"
+// http2Requesters are the names, by version, of the function that starts this goroutine, called by the one
+// that called RoundTrip. Of those that a program has, the first is the one that does it; the others may
+// only pass on to it, and may be inlined where they are called.
+func http2Requesters(pkg string) []string {
+	receiver := pkg + ".(*" + http2Prefix(pkg) + "ClientConn)."
+	return []string{
+		receiver + "internalRoundTrip", // from golang.org/x/net v0.54.0 on
+		receiver + "roundTrip",         // from v0.23.0 and Go 1.23 on
+		receiver + "RoundTrip",
+	}
 }
 
 func http2Prefix(pkg string) string {
