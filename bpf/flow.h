@@ -1066,8 +1066,9 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 		if (turn) {
 			c->tries++;
 			/* Enough for a protocol to show itself, and for the head of a message of HTTP whose method is
-			 * not one of the usual. */
-			c->head_left = UNKNOWN_LIMIT;
+			 * not one of the usual. Of what may be HTTP/2 nothing is to be missed. */
+			c->head_left =
+				c->flags & CONN_ESTABLISHED && usual_frame(word) ? head_limit : UNKNOWN_LIMIT;
 		}
 		if (c->tries <= UNKNOWN_TRIES && c->chunks < UNKNOWN_CALLS && c->head_left &&
 		    conn_announce(c, io->key, io->end)) {

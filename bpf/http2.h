@@ -31,7 +31,7 @@ enum {
 	FRAME_PADDED = 8,
 	FRAME_HAS_PRIORITY = 0x20,
 	PRIORITY_SIZE = 5,
-	HEADERS_USUAL = 1 << 16,
+	FRAME_USUAL = 1 << 14,
 };
 
 enum {
@@ -52,16 +52,23 @@ static __always_inline bool http2_preface(u64 word)
 	return word == WORD('P', 'R', 'I', ' ', '*', ' ', 'H', 'T');
 }
 
-/* headers_frame says whether it may be the header of a HEADERS frame that is a whole header block, by its first eight bytes: where
- * the block begins, or 0. */
-static __always_inline u32 headers_frame(u64 word)
+/* usual_frame says whether it may be the header of a frame of the usual size, by its first eight bytes. */
+static __always_inline bool usual_frame(u64 word)
 {
 	u32 length = bpf_ntohl((u32)word) >> 8;
 	u8 type = word >> 24, flags = word >> 32, stream = word >> 40;
 
-	if (type != FRAME_HEADERS || length > HEADERS_USUAL || stream & 0x80 ||
-	    !(flags & FRAME_END_HEADERS) ||
-	    flags & ~(FRAME_END_STREAM | FRAME_END_HEADERS | FRAME_PADDED | FRAME_HAS_PRIORITY))
+	return length <= FRAME_USUAL && type <= FRAME_CONTINUATION && !(stream & 0x80) &&
+	       !(flags & ~(FRAME_END_STREAM | FRAME_END_HEADERS | FRAME_PADDED | FRAME_HAS_PRIORITY));
+}
+
+/* headers_frame says whether it may be the header of a HEADERS frame that is a whole header block, by its first eight bytes: where
+ * the block begins, or 0. */
+static __always_inline u32 headers_frame(u64 word)
+{
+	u8 type = word >> 24, flags = word >> 32;
+
+	if (!usual_frame(word) || type != FRAME_HEADERS || !(flags & FRAME_END_HEADERS))
 		return 0;
 	return FRAME_HEADER + !!(flags & FRAME_PADDED) + (flags & FRAME_HAS_PRIORITY ? PRIORITY_SIZE : 0);
 }

@@ -84,8 +84,9 @@ type Conns struct {
 	conns   map[uint64]*conn
 	byKey   map[uint64]*conn // by the kernel's address of the socket
 	byPID   map[uint32]map[*conn]struct{}
-	waiting map[*conn]struct{} // their decoders wait for bytes that are not told
-	asked   int64              // when the kernel side was last asked about them
+	methods map[uint64][]method // by connection: told before it was known what it speaks
+	waiting map[*conn]struct{}  // their decoders wait for bytes that are not told
+	asked   int64               // when the kernel side was last asked about them
 	chunk   Chunk
 	stats   Stats
 }
@@ -127,6 +128,7 @@ func NewConns(protocols []Protocol, kernel Kernel, sink Sink, target func(pid ui
 	return &Conns{
 		protocols: protocols, kernel: kernel, sink: sink, target: target,
 		conns: map[uint64]*conn{}, byKey: map[uint64]*conn{}, byPID: map[uint32]map[*conn]struct{}{}, waiting: map[*conn]struct{}{},
+		methods: map[uint64][]method{},
 	}
 }
 
@@ -186,13 +188,10 @@ func (c *Conns) Handle(record []byte) {
 			c.stats.Malformed++
 		}
 	case bpf.EventMethod:
-		e := bpf.View[bpf.MethodEvent](record)
-		if e == nil || int(e.Len) > len(e.Method) {
+		if e := bpf.View[bpf.MethodEvent](record); e != nil && int(e.Len) <= len(e.Method) {
+			c.method(e)
+		} else {
 			c.stats.Malformed++
-		} else if k := c.conns[e.Conn]; k != nil {
-			if d, ok := k.decoder.(methodTaker); ok {
-				d.Method(e.Stream, string(e.Method[:e.Len]), c)
-			}
 		}
 	case bpf.EventExec: // it says where in the order of events it was; who reads them knows the rest
 	case bpf.EventExit:
@@ -291,6 +290,29 @@ func unixPath(b []byte) string {
 // methodTaker is a decoder that does not always know what a call is to, and is told.
 type methodTaker interface {
 	Method(stream uint32, method string, out Out)
+}
+
+// method is one that was told of a stream.
+type method struct {
+	stream uint32
+	name   string
+}
+
+// maxMethodConns bounds the connections of which methods were told before their first bytes, and maxMethods those of each.
+const maxMethodConns, maxMethods = 256, 256
+
+// method gives the method of a stream to the connection's decoder, or keeps it until there is one.
+func (c *Conns) method(e *bpf.MethodEvent) {
+	k := c.conns[e.Conn]
+	if k == nil || k.decoder == nil && !k.muted {
+		if list := c.methods[e.Conn]; len(list) < maxMethods && (list != nil || len(c.methods) < maxMethodConns) {
+			c.methods[e.Conn] = append(list, method{e.Stream, string(e.Method[:e.Len])})
+		}
+		return
+	}
+	if d, ok := k.decoder.(methodTaker); ok {
+		d.Method(e.Stream, string(e.Method[:e.Len]), c)
+	}
 }
 
 // caller is what is known of who made a call.
@@ -478,6 +500,12 @@ func (c *Conns) claim(k *conn, p *Protocol, server bool, ch *Chunk, from int, he
 	}
 	_ = c.kernel.Verdict(k.ID, verdict)
 	k.decoder = p.New(&k.Conn, server)
+	if d, ok := k.decoder.(methodTaker); ok {
+		for _, m := range c.methods[k.ID] {
+			d.Method(m.stream, m.name, c)
+		}
+	}
+	delete(c.methods, k.ID)
 	record := ch.Head
 	if from < len(k.held) {
 		// In one piece, so that the decoder knows it for what it is in the middle of a stream too.
@@ -607,6 +635,7 @@ func (c *Conns) finish(k *conn, how End, t int64) {
 	}
 	delete(c.waiting, k)
 	delete(c.conns, k.ID)
+	delete(c.methods, k.ID)
 	if c.byKey[k.key] == k {
 		delete(c.byKey, k.key)
 	}

@@ -251,3 +251,30 @@ int node(struct node_step *s)
 	}
 	return 0;
 }
+
+struct stream_step {
+	u64 id;	  /* out: of the stream's request */
+	u64 word; /* the first bytes of a frame */
+	u32 conn;
+	u32 stream;
+	u32 told;  /* out */
+	u32 block; /* out: where its block begins */
+};
+
+SEC("syscall")
+int stream(struct stream_step *s)
+{
+	u64 key = s->conn;
+	struct conn *c = conn_find(key, 0);
+
+	if (!c) {
+		c = conn_add(key, 0, 7, 0);
+		if (!c)
+			return 0;
+		speaks_http2(c, ROLE_CLIENT);
+	}
+	s->id = stream_request(c, s->stream);
+	s->told = caller_told(c, s->stream);
+	s->block = headers_frame(s->word);
+	return 0;
+}

@@ -35,6 +35,7 @@ const (
 	logicProgLineage         = "lineage"
 	logicProgMessageStart    = "message_start"
 	logicProgNode            = "node"
+	logicProgStream          = "stream"
 	logicProgTask            = "task"
 	logicProgVerdict         = "verdict"
 	logicVarBlankConn        = "blank_conn"
@@ -91,6 +92,7 @@ type logicProgramSpecs struct {
 	Lineage      *ebpf.ProgramSpec `ebpf:"lineage"`
 	MessageStart *ebpf.ProgramSpec `ebpf:"message_start"`
 	Node         *ebpf.ProgramSpec `ebpf:"node"`
+	Stream       *ebpf.ProgramSpec `ebpf:"stream"`
 	Task         *ebpf.ProgramSpec `ebpf:"task"`
 	Verdict      *ebpf.ProgramSpec `ebpf:"verdict"`
 }
@@ -201,6 +203,7 @@ type logicPrograms struct {
 	Lineage      *ebpf.Program `ebpf:"lineage"`
 	MessageStart *ebpf.Program `ebpf:"message_start"`
 	Node         *ebpf.Program `ebpf:"node"`
+	Stream       *ebpf.Program `ebpf:"stream"`
 	Task         *ebpf.Program `ebpf:"task"`
 	Verdict      *ebpf.Program `ebpf:"verdict"`
 }
@@ -212,6 +215,7 @@ func (p *logicPrograms) Close() error {
 		p.Lineage,
 		p.MessageStart,
 		p.Node,
+		p.Stream,
 		p.Task,
 		p.Verdict,
 	)

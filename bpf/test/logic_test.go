@@ -499,3 +499,67 @@ func TestNodeKnowsForWhomItRuns(t *testing.T) {
 		t.Run(name, func(t *testing.T) { play(newNodeLoop(t)) })
 	}
 }
+
+func TestStreamsAreToldOnce(t *testing.T) {
+	objs := load(t)
+	type step struct {
+		id, word                  uint64
+		conn, stream, told, block uint32
+	}
+	ids := map[uint64]bool{}
+	for i, test := range []struct {
+		stream uint32
+		told   bool
+	}{
+		{1, false}, {1, true}, {5, false}, {3, false}, {3, true}, {5, true}, {1, true},
+		{63, false}, {61, false}, {1, true}, {7, false},
+		{65, false},
+		{401, false}, {339, false}, {339, true},
+		{337, false}, {337, false}, // long past: it is told again
+		{1<<31 - 1, false},
+	} {
+		in := step{conn: 1, stream: test.stream}
+		run(t, objs.Stream, &in)
+		if in.told != 0 != test.told {
+			t.Errorf("step %d, stream %d: told %v, want %v", i, test.stream, in.told != 0, test.told)
+		}
+		ids[in.id] = true
+		other := step{conn: 2, stream: test.stream}
+		run(t, objs.Stream, &other)
+		if other.id == in.id {
+			t.Errorf("stream %d has the same id on two connections", test.stream)
+		}
+	}
+	if len(ids) != 11 {
+		t.Errorf("%d ids of 11 streams", len(ids))
+	}
+}
+
+func TestWholeHeaderBlocksAreRecognised(t *testing.T) {
+	objs := load(t)
+	for _, test := range []struct {
+		frame string
+		block uint32
+	}{
+		{"\x00\x00\x05\x01\x04\x00\x00\x00", 9},
+		{"\x00\x00\x05\x01\x05\x00\x00\x00", 9},
+		{"\x00\x00\x25\x01\x25\x00\x00\x01", 14},
+		{"\x00\x00\x25\x01\x2d\x00\x00\x01", 15},
+		{"\x00\x00\x05\x01\x01\x00\x00\x00", 0}, // a CONTINUATION follows
+		{"\x00\x00\x05\x00\x04\x00\x00\x00", 0}, // DATA
+		{"\x00\x00\x05\x01\x44\x00\x00\x00", 0}, // no such flag
+		{"\x00\x00\x05\x01\x04\x80\x00\x00", 0},
+		{"\x10\x00\x05\x01\x04\x00\x00\x00", 0}, // longer than any
+		{"GET / HT", 0},
+		{"\x16\x03\x01\x02\x00\x01\x00\x01", 0}, // TLS
+	} {
+		in := struct {
+			id, word                  uint64
+			conn, stream, told, block uint32
+		}{word: binary.LittleEndian.Uint64([]byte(test.frame)), conn: 3, stream: 1}
+		run(t, objs.Stream, &in)
+		if in.block != test.block {
+			t.Errorf("%q: a block at %d, want %d", test.frame, in.block, test.block)
+		}
+	}
+}

@@ -85,7 +85,7 @@ type collector struct {
 	a *agent
 
 	info, messages, lost, exported, kernel, programNs, programRuns, programMissed, queue, watched,
-	backlog, mapBytes, conns, unknownConns, unusable, refused, held *prometheus.Desc
+	backlog, mapBytes, conns, unknownConns, unusable, refused, held, partial *prometheus.Desc
 }
 
 func newCollector(a *agent) *collector {
@@ -111,6 +111,7 @@ func newCollector(a *agent) *collector {
 		unusable:      desc("events_unusable_total", "Events that could not be used, by cause.", "cause"),
 		refused:       desc("parents_refused_total", "Parents that were known and not believed, by cause.", "cause"),
 		held:          desc("spans_held", "Finished spans that wait for their parents to finish."),
+		partial:       desc("spans_partial_total", "Spans with breadcrumb.unknown_fields: of what was sent before the agent looked, or was lost."),
 		mapBytes:      desc("bpf_map_bytes", "Memory of a BPF map as the kernel accounts for it.", "map"),
 	}
 }
@@ -172,6 +173,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.refused, float64(stats.corr.RefusedLoop), "event_loop_not_confirmed")
 	counter(c.refused, float64(stats.corr.Orphaned), "no_room_to_wait")
 	gauge(c.held, float64(stats.held))
+	counter(c.partial, float64(stats.partial))
 	gauge(c.queue, float64(a.queue.Len()))
 	gauge(c.backlog, float64(a.core.Backlog()))
 	gauge(c.watched, float64(len(a.table.Targets())))

@@ -29,7 +29,8 @@ type pipeline struct {
 	emit  func([]*span.Span)
 	rec   *recording.Writer // nil: nothing is recorded
 
-	told map[uint32]*span.Target // processes that are in the recording
+	told    map[uint32]*span.Target // processes that are in the recording
+	partial uint64                  // pipelineStats.partial
 
 	stats atomic.Pointer[pipelineStats] // as of the last batch, for the metrics
 }
@@ -39,6 +40,8 @@ type pipelineStats struct {
 	conns probes.Stats
 	corr  correlate.Stats
 	held  int
+	// partial are finished spans of which fields are not known.
+	partial uint64
 }
 
 // handOver is how many finished spans go to the queue before a batch of events is over: under load batches
@@ -87,7 +90,7 @@ func (p *pipeline) handle(record []byte) {
 func (p *pipeline) batch(now int64) {
 	p.corr.Expire(now)
 	p.emit(p.corr.Take())
-	if s := (pipelineStats{p.conns.Stats(), p.corr.Stats(), p.corr.Held()}); s != *p.stats.Load() {
+	if s := (pipelineStats{p.conns.Stats(), p.corr.Stats(), p.corr.Held(), p.partial}); s != *p.stats.Load() {
 		p.stats.Store(&s)
 	}
 	if p.rec != nil {
@@ -188,6 +191,9 @@ func (p *pipeline) Conn(c probes.ConnInfo) { p.corr.Conn(correlate.Conn(c)) }
 func (p *pipeline) ConnGone(id uint64) { p.corr.ConnGone(id) }
 
 func (p *pipeline) Add(s *span.Span) {
+	if s.Partial && s.State == span.Done {
+		p.partial++
+	}
 	p.corr.Add(s)
 	if s.State == span.Lost {
 		probes.Recycle([]*span.Span{s})

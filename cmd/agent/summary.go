@@ -57,6 +57,9 @@ func (a *agent) summary(w io.Writer) {
 			fmt.Fprintf(w, "lost, %s: %d\n", lossText[e], total[e])
 		}
 	}
+	if n := a.pipeline.stats.Load().partial; n > 0 {
+		fmt.Fprintf(w, "spans of which not all fields are known (breadcrumb.unknown_fields): %d\n", n)
+	}
 	for _, line := range a.kernelTrouble() {
 		fmt.Fprintln(w, line)
 	}

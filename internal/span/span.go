@@ -142,6 +142,8 @@ type Span struct {
 
 	// Unanswered says that the exchange ended before any answer came: the other end may still read the request.
 	Unanswered bool
+	// Partial says that fields of it are not known, which the attribute breadcrumb.unknown_fields tells as well.
+	Partial bool
 	// Link is the request for which the call was made, and which has ended before it; zero where there is none.
 	Link Context
 	// Wire is the context that the request carried.

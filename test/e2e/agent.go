@@ -260,6 +260,13 @@ func (a *Agent) stderrLine(line string) {
 	})
 }
 
+// Said says whether a line of the agent's log, or of its summary, holds a text.
+func (a *Agent) Said(text string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.ContainsFunc(a.stderr, func(line string) bool { return strings.Contains(line, text) })
+}
+
 // saysTracing finds the message "tracing" in a line of zap's, in either of its forms.
 func saysTracing(line string) bool {
 	var entry struct{ Msg string }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -120,6 +121,76 @@ func TestGRPCManyAtOnce(t *testing.T) {
 	spans, summary := agent.Stop()
 	NothingLost(t, summary, 2*calls)
 	compareCalls(t, spans, truth, false)
+}
+
+// TestGRPCOnOpenConnections has the agent come when the connections are open, and the header tables full of names.
+func TestGRPCOnOpenConnections(t *testing.T) {
+	const calls = 1000
+	for _, test := range []struct {
+		name   string
+		server func(t testing.TB, o servers.Options) *servers.Server
+		client func(o *servers.Options, addr string) (name string, args []string)
+		least  float64 // of the spans of each side, the share that must know its method
+	}{
+		{"Go", servers.GRPC, func(_ *servers.Options, addr string) (string, []string) {
+			return servers.GRPCClient(t), []string{"-addr", addr, "-n", strconv.Itoa(calls), "-conns", "2", "-streams", "8", "-wait"}
+		}, 0.99},
+		{"Python", grpcServers[1].start, func(o *servers.Options, addr string) (string, []string) {
+			o.Env = []string{servers.PythonPath()}
+			return "/usr/bin/python3", []string{servers.GRPCClientPython(t), addr, strconv.Itoa(calls), "unary", "8", "wait"}
+		}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cgroup := servers.NewCgroup(t)
+			server := test.server(t, servers.Options{Cgroup: cgroup})
+			in, start, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer start.Close()
+			o := servers.Options{Cgroup: cgroup, Stdin: in}
+			name, args := test.client(&o, server.Addr)
+			client := servers.Run(t, o, name, args...)
+			in.Close()
+			client.WaitFor(t, "ready", func() bool { return strings.Contains(client.Whole(), "ready") })
+			agent := StartAgent(t, AgentOptions{Select: []string{"--cgroup", cgroup.Path}})
+			fmt.Fprintln(start)
+			<-client.Done()
+			_, lines, _ := strings.Cut(client.Whole(), "ready\n")
+			truth := callsOf(t, lines)
+			if len(truth) != calls {
+				t.Fatalf("the client has made %d calls", len(truth))
+			}
+			agent.WaitSpans(2 * calls)
+			spans, summary := agent.Stop()
+			NothingLost(t, summary, 2*calls)
+			method := truth[0].Method // of all of them, and all are answered with OK
+			known, partial := map[string]int{}, 0
+			for _, s := range spans {
+				c := spanCall(s)
+				hides := s.Attributes["breadcrumb.unknown_fields"] == true
+				if hides {
+					partial++
+				}
+				if c.Method == method {
+					known[s.Kind]++
+				}
+				if c.Method != method && c.Method != "" || c.Code != "OK" && c.Code != "" || (c.Method == "" || c.Code == "") && !hides {
+					t.Errorf("neither the call nor a span that says what it does not know: %s", s.Line)
+				}
+			}
+			for _, kind := range []string{"client", "server"} {
+				share := float64(known[kind]) / calls
+				t.Logf("%s: %.1f %% know their method", kind, 100*share)
+				if share < test.least {
+					t.Errorf("%s: %.1f %% of the spans know their method, want %.1f %%", kind, 100*share, 100*test.least)
+				}
+			}
+			if partial > 0 && !agent.Said(fmt.Sprintf("(breadcrumb.unknown_fields): %d", partial)) {
+				t.Errorf("%d spans do not know all, and the summary does not say so", partial)
+			}
+		})
+	}
 }
 
 // compareCalls holds the spans of both ends to what the client says of its calls; race: only the methods.

@@ -125,13 +125,17 @@ func detect(_ probes.Direction, head []byte) (v probes.Verdict, requests bool) {
 	}
 	for len(head) >= headerSize {
 		f, ok := parseFrame(head)
-		if !ok {
-			return probes.No, false
+		if !ok || !f.usual() {
+			return probes.No, false // of a few hundred bytes, TLS' ClientHello would be one of 1.4 MB
+		}
+		switch f.kind {
+		case settings, ping, goAway, windowUpdate, rstStream, priority: // these say nothing of who asks, and come before others
+			v = probes.Maybe
 		}
 		payload := head[headerSize:min(len(head), headerSize+f.length)]
 		if f.kind == headers {
-			if !f.usual() || f.flags&endHeaders == 0 {
-				return probes.No, false // of a few hundred bytes, TLS' ClientHello would be one of 1.4 MB
+			if f.flags&endHeaders == 0 {
+				return probes.No, false
 			}
 			if f.flags&padded != 0 { // the padding may not have come
 				f.flags &^= padded
@@ -145,7 +149,7 @@ func detect(_ probes.Direction, head []byte) (v probes.Verdict, requests bool) {
 		}
 		head = head[headerSize+len(payload):]
 	}
-	return probes.No, false
+	return v, false
 }
 
 // begins says whether a header block begins with a pseudo-field, and whether with a request's (RFC 9113, section 8.3).
@@ -174,6 +178,8 @@ func begins(block []byte) (v probes.Verdict, requests bool) {
 		return probes.Yes, true
 	case 8 <= i && i <= 14:
 		return probes.Yes, false
+	case i >= uint64(len(static)):
+		return probes.Maybe, false // what the sender has said before; the answer may tell
 	}
 	return probes.No, false
 }

@@ -2136,3 +2136,48 @@ func TestSpansAreOfTheProcessThatHasTheConnection(t *testing.T) {
 		}
 	}
 }
+
+// TestMethodsThatTheProcessKnows has the method of a stream told whose header block refers to what is not known.
+func TestMethodsThatTheProcessKnows(t *testing.T) {
+	x := newTalk()
+	x.hello()
+	x.client(head(1, call()...), lastBody(1, 10))
+	x.server(answered(1)...)
+	from := len(x.parts)
+	x.client(head(3, call()...), lastBody(3, 10)) // everything is in the table by now
+	x.server(answered(3)...)
+	for _, server := range []bool{true, false} {
+		for _, early := range []bool{true, false} {
+			events := chunks(x.parts, server, whole)
+			conn := testConn(nil)
+			conn.Established = true
+			d := protocol.New(conn, server).(*decoder)
+			k := newSink(t)
+			d.grpc = true // another stream has shown that
+			if early {
+				d.Method(3, "/known.Service/Method", k)
+			}
+			for i := range events[from:] {
+				c := &events[from+i].Chunk
+				if err := d.Decode(c, k); err != nil {
+					t.Fatal(err)
+				}
+				if !early {
+					d.Method(3, "/known.Service/Method", k)
+				}
+			}
+			got := k.results()
+			if len(got) != 1 || got[0].Name != "known.Service/Method" || got[0].Attrs["rpc.method"] != "known.Service/Method" ||
+				got[0].Attrs["breadcrumb.unknown_fields"] != true {
+				t.Errorf("server %v, early %v: %+v", server, early, got)
+			}
+		}
+	}
+	d := protocol.New(testConn(nil), true).(*decoder)
+	for i := range uint32(10 * maxMethods) {
+		d.Method(2*i+1, "/known.Service/Method", newSink(t))
+	}
+	if len(d.methods) > maxMethods {
+		t.Errorf("%d methods are kept of streams that were not opened", len(d.methods))
+	}
+}

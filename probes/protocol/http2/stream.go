@@ -375,6 +375,7 @@ func (r *renamed) asHTTP(s *span.Span) {
 	}
 	if st.hidden || st.unsure && st.answered {
 		attrs = append(attrs, unknownAttr)
+		s.Partial = true
 	}
 	s.Attrs = attrs
 }
@@ -443,6 +444,7 @@ func (st *stream) conclude(s *span.Span, server bool, failed string) {
 	}
 	if st.hidden || st.unsure && st.answered && st.code == "" {
 		attrs = append(attrs, unknownAttr)
+		s.Partial = true
 	}
 	s.Attrs = attrs
 }

@@ -110,6 +110,8 @@ type Options struct {
 	// ByTerm says that the program has children that end only when it is asked to end: should the test
 	// die, it is sent SIGTERM in place of SIGKILL.
 	ByTerm bool
+	// Stdin is what it reads; nil: nothing.
+	Stdin *os.File
 }
 
 // Run starts a program that is stopped when the test ends.
@@ -130,6 +132,9 @@ func Run(t testing.TB, o Options, name string, args ...string) *Process {
 	cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"LANG=C.UTF-8", "HOME=" + os.TempDir()}, o.Env...)
 	cmd.Stdout, cmd.Stderr = out, out
+	if o.Stdin != nil {
+		cmd.Stdin = o.Stdin
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if o.ByTerm {
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
@@ -203,8 +208,8 @@ func Children(pid int) []int {
 	return pids
 }
 
-// waitFor polls until ready, for there is no event that says that another program listens.
-func (p *Process) waitFor(t testing.TB, what string, ready func() bool) {
+// WaitFor polls until ready, for there is no event that says that another program listens.
+func (p *Process) WaitFor(t testing.TB, what string, ready func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(startTimeout); ; {
 		is := ready()
@@ -226,7 +231,7 @@ func (p *Process) waitFor(t testing.TB, what string, ready func() bool) {
 // waitListening waits until a connection to the server is accepted.
 func (p *Process) waitListening(t testing.TB, network, addr string) {
 	t.Helper()
-	p.waitFor(t, "listened on "+addr, func() bool {
+	p.WaitFor(t, "listened on "+addr, func() bool {
 		conn, err := net.Dial(network, addr)
 		if err != nil {
 			return false
@@ -240,7 +245,7 @@ func (p *Process) waitListening(t testing.TB, network, addr string) {
 func (p *Process) waitChildren(t testing.TB, n int) []int {
 	t.Helper()
 	var pids []int
-	p.waitFor(t, fmt.Sprint(n, " children"), func() bool {
+	p.WaitFor(t, fmt.Sprint(n, " children"), func() bool {
 		pids = Children(p.PID())
 		return len(pids) >= n
 	})
