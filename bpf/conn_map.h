@@ -33,6 +33,7 @@ enum conn_flag {
 	CONN_PEER_END = 32, /* END_PEER was sent */
 	CONN_LOCAL_END = 64,
 	CONN_ESTABLISHED = 128, /* open before it was seen */
+	CONN_FRAMES = 256,	/* what moved last may be of HTTP/2 */
 };
 
 /* Where the frames of HTTP/2 are in one direction. */

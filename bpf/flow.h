@@ -297,6 +297,9 @@ static __noinline void meets_http2(const struct io *io, struct conn *c, u64 word
 	u32 block = headers_frame(word);
 	u32 begins = block ? begins_block(byte_at(io, block)) : 0;
 
+	c->flags &= ~CONN_FRAMES;
+	if (usual_frame(word))
+		c->flags |= CONN_FRAMES;
 	if (!begins)
 		return;
 	speaks_http2(c, (begins == 1) == (dir == DIR_INGRESS) ? ROLE_SERVER : ROLE_CLIENT);
@@ -1067,8 +1070,7 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 			c->tries++;
 			/* Enough for a protocol to show itself, and for the head of a message of HTTP whose method is
 			 * not one of the usual. Of what may be HTTP/2 nothing is to be missed. */
-			c->head_left =
-				c->flags & CONN_ESTABLISHED && usual_frame(word) ? head_limit : UNKNOWN_LIMIT;
+			c->head_left = c->flags & CONN_FRAMES ? head_limit : UNKNOWN_LIMIT;
 		}
 		if (c->tries <= UNKNOWN_TRIES && c->chunks < UNKNOWN_CALLS && c->head_left &&
 		    conn_announce(c, io->key, io->end)) {
