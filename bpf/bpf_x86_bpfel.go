@@ -331,6 +331,13 @@ const (
 	bpfReaderStateREADER_IDLE  bpfReaderState = 1
 )
 
+type bpfServing struct {
+	_       structs.HostLayout
+	Goid    uint64
+	Request uint64
+	Check   uint64
+}
+
 type bpfStat uint32
 
 const (
@@ -490,6 +497,7 @@ const (
 	bpfMapPorts                          = "ports"
 	bpfMapProcesses                      = "processes"
 	bpfMapReaders                        = "readers"
+	bpfMapServings                       = "servings"
 	bpfMapStats                          = "stats"
 	bpfMapTargets                        = "targets"
 	bpfMapTasks                          = "tasks"
@@ -671,6 +679,7 @@ type bpfMapSpecs struct {
 	Ports       *ebpf.MapSpec `ebpf:"ports"`
 	Processes   *ebpf.MapSpec `ebpf:"processes"`
 	Readers     *ebpf.MapSpec `ebpf:"readers"`
+	Servings    *ebpf.MapSpec `ebpf:"servings"`
 	Stats       *ebpf.MapSpec `ebpf:"stats"`
 	Targets     *ebpf.MapSpec `ebpf:"targets"`
 	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
@@ -742,6 +751,7 @@ type bpfMaps struct {
 	Ports       *ebpf.Map `ebpf:"ports"`
 	Processes   *ebpf.Map `ebpf:"processes"`
 	Readers     *ebpf.Map `ebpf:"readers"`
+	Servings    *ebpf.Map `ebpf:"servings"`
 	Stats       *ebpf.Map `ebpf:"stats"`
 	Targets     *ebpf.Map `ebpf:"targets"`
 	Tasks       *ebpf.Map `ebpf:"tasks"`
@@ -764,6 +774,7 @@ func (m *bpfMaps) Close() error {
 		m.Ports,
 		m.Processes,
 		m.Readers,
+		m.Servings,
 		m.Stats,
 		m.Targets,
 		m.Tasks,

@@ -29,6 +29,7 @@ const (
 	bpfOldMapProcesses                      = "processes"
 	bpfOldMapReaders                        = "readers"
 	bpfOldMapRooms                          = "rooms"
+	bpfOldMapServings                       = "servings"
 	bpfOldMapStats                          = "stats"
 	bpfOldMapTargets                        = "targets"
 	bpfOldMapTasks                          = "tasks"
@@ -206,6 +207,7 @@ type bpfOldMapSpecs struct {
 	Processes   *ebpf.MapSpec `ebpf:"processes"`
 	Readers     *ebpf.MapSpec `ebpf:"readers"`
 	Rooms       *ebpf.MapSpec `ebpf:"rooms"`
+	Servings    *ebpf.MapSpec `ebpf:"servings"`
 	Stats       *ebpf.MapSpec `ebpf:"stats"`
 	Targets     *ebpf.MapSpec `ebpf:"targets"`
 	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
@@ -279,6 +281,7 @@ type bpfOldMaps struct {
 	Processes   *ebpf.Map `ebpf:"processes"`
 	Readers     *ebpf.Map `ebpf:"readers"`
 	Rooms       *ebpf.Map `ebpf:"rooms"`
+	Servings    *ebpf.Map `ebpf:"servings"`
 	Stats       *ebpf.Map `ebpf:"stats"`
 	Targets     *ebpf.Map `ebpf:"targets"`
 	Tasks       *ebpf.Map `ebpf:"tasks"`
@@ -303,6 +306,7 @@ func (m *bpfOldMaps) Close() error {
 		m.Processes,
 		m.Readers,
 		m.Rooms,
+		m.Servings,
 		m.Stats,
 		m.Targets,
 		m.Tasks,

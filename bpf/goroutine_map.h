@@ -109,6 +109,60 @@ static __always_inline void goroutine_keeps(const struct conn *c)
 	}
 }
 
+/* A goroutine that serves one request, of a connection that is served by others. */
+struct serving {
+	u64 goid;
+	u64 request;
+	u64 check; /* of both and the process: two that are written at once make none */
+};
+
+/* By goroutine: there is a new one for each such request, so one that came long after takes its place. As if it had fallen out of
+ * goroutines, it has no request then. */
+enum { SERVINGS = 65536 };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SERVINGS);
+	__type(key, u32);
+	__type(value, struct serving);
+} servings SEC(".maps");
+
+static __always_inline struct serving *serving_of(u32 tgid, u64 goid)
+{
+	u32 slot = (goid + tgid * 0x9e37U) & (SERVINGS - 1);
+
+	return bpf_map_lookup_elem(&servings, &slot);
+}
+
+static __always_inline u64 serving_check(u32 tgid, u64 goid, u64 request)
+{
+	return mixed(goid * 0x9e3779b97f4a7c15ULL + request + tgid);
+}
+
+/* goroutine_serves_one makes a request that of the goroutine, until it serves another one. */
+static __always_inline void goroutine_serves_one(u32 tgid, u64 goid, u64 request)
+{
+	struct serving *s = serving_of(tgid, goid);
+
+	if (!s)
+		return;
+	s->goid = goid;
+	s->request = request;
+	s->check = serving_check(tgid, goid, request);
+}
+
+/* serving_request is the request that was given to the goroutine so, or 0. */
+static __always_inline u64 serving_request(u32 tgid, u64 goid)
+{
+	struct serving *s = serving_of(tgid, goid);
+	u64 request;
+
+	if (!s || s->goid != goid)
+		return 0;
+	request = s->request;
+	return request && s->check == serving_check(tgid, goid, request) ? request : 0;
+}
+
 static __always_inline u64 state_request(const struct goroutine_state *state)
 {
 	u64 conn_key = state->conn_key;
@@ -131,9 +185,11 @@ static __always_inline u64 goroutine_request(u32 tgid, struct goids ids, u32 *fl
 	struct goroutine key = {.tgid = tgid, .id = ids.id};
 	struct goroutine_state *state = bpf_map_lookup_elem(&goroutines, &key);
 	struct goroutine_state fresh = {.inherited = !!ids.parent, .loose = 1};
-	u64 request;
+	u64 request = serving_request(tgid, ids.id);
 
 	*flags |= FLAG_CAUSE_GOROUTINE;
+	if (request)
+		return request;
 	if (state) {
 		request = state_request(state);
 		if (state->inherited)
@@ -143,7 +199,8 @@ static __always_inline u64 goroutine_request(u32 tgid, struct goids ids, u32 *fl
 		return request;
 	}
 	key.id = ids.parent;
-	state = ids.parent ? bpf_map_lookup_elem(&goroutines, &key) : 0;
+	fresh.request = ids.parent ? serving_request(tgid, ids.parent) : 0;
+	state = ids.parent && !fresh.request ? bpf_map_lookup_elem(&goroutines, &key) : 0;
 	if (state && !state->dials)
 		fresh.request = state_request(state);
 	key.id = ids.id;
@@ -170,8 +227,11 @@ static __always_inline void goroutine_hands_over(u32 tgid, u64 from, u64 to)
 	if (!state || !state->loose)
 		return;
 	key.id = to;
-	other = bpf_map_lookup_elem(&goroutines, &key);
-	request = other ? state_request(other) : 0;
+	request = serving_request(tgid, to);
+	if (!request) {
+		other = bpf_map_lookup_elem(&goroutines, &key);
+		request = other ? state_request(other) : 0;
+	}
 	if (!request)
 		return;
 	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);

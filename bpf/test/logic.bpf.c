@@ -105,7 +105,7 @@ struct lineage {
 	u64 request; /* serves: in; else out */
 	u64 conn;    /* key of the connection that is served, or ends */
 	u32 tgid;
-	u32 op; /* 0: ask, 1: serves, 2: dials, 3: ends */
+	u32 op; /* 0: ask, 1: serves, 2: dials, 3: ends, 4: serves one request */
 	u32 flags;
 	u32 pad;
 };
@@ -134,6 +134,8 @@ int lineage(struct lineage *l)
 		serve(l);
 	else if (l->op == 2)
 		goroutine_dials(l->tgid, l->goid);
+	else if (l->op == 4)
+		goroutine_serves_one(l->tgid, l->goid, l->request);
 	else if (l->op == 3 && (c = conn_find(key, 0))) {
 		goroutine_keeps(c);
 		bpf_map_delete_elem(&conns, &key);

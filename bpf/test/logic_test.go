@@ -210,6 +210,24 @@ func TestGoroutineInheritsOnceAndOnlyFromWhoServes(t *testing.T) {
 	expect(15, 14, 0, true) // who dials for a pool passes nothing on
 	dials(10)               // a handler that dials for itself still serves
 	expect(16, 10, 101, true)
+	one := func(goid, request uint64) {
+		run(t, objs.Lineage, &lineage{tgid: 7, op: 4, goid: goid, request: request})
+	}
+	one(50, 500) // a stream of a shared connection
+	expect(50, 1, 500, false)
+	expect(51, 50, 500, true) // its child's
+	expect(52, 51, 500, true)
+	one(50, 501) // a worker's next one
+	expect(50, 1, 501, false)
+	expect(51, 50, 500, true)
+	one(50+1<<16, 502) // takes its place
+	expect(50+1<<16, 1, 502, false)
+	expect(50, 0, 0, false)
+	other := lineage{tgid: 8, goid: 50 + 1<<16}
+	run(t, objs.Lineage, &other)
+	if other.request != 0 {
+		t.Errorf("another process's goroutine has request %d", other.request)
+	}
 	ends(10) // the client went away, the handler goes on
 	expect(10, 1, 101, false)
 	ends(11)

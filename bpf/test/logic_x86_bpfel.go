@@ -25,6 +25,7 @@ const (
 	logicMapNodeHandles      = "node_handles"
 	logicMapNodeLoops        = "node_loops"
 	logicMapReaders          = "readers"
+	logicMapServings         = "servings"
 	logicMapStats            = "stats"
 	logicMapTargets          = "targets"
 	logicMapTasks            = "tasks"
@@ -110,6 +111,7 @@ type logicMapSpecs struct {
 	NodeHandles *ebpf.MapSpec `ebpf:"node_handles"`
 	NodeLoops   *ebpf.MapSpec `ebpf:"node_loops"`
 	Readers     *ebpf.MapSpec `ebpf:"readers"`
+	Servings    *ebpf.MapSpec `ebpf:"servings"`
 	Stats       *ebpf.MapSpec `ebpf:"stats"`
 	Targets     *ebpf.MapSpec `ebpf:"targets"`
 	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
@@ -157,6 +159,7 @@ type logicMaps struct {
 	NodeHandles *ebpf.Map `ebpf:"node_handles"`
 	NodeLoops   *ebpf.Map `ebpf:"node_loops"`
 	Readers     *ebpf.Map `ebpf:"readers"`
+	Servings    *ebpf.Map `ebpf:"servings"`
 	Stats       *ebpf.Map `ebpf:"stats"`
 	Targets     *ebpf.Map `ebpf:"targets"`
 	Tasks       *ebpf.Map `ebpf:"tasks"`
@@ -175,6 +178,7 @@ func (m *logicMaps) Close() error {
 		m.NodeHandles,
 		m.NodeLoops,
 		m.Readers,
+		m.Servings,
 		m.Stats,
 		m.Targets,
 		m.Tasks,

@@ -247,16 +247,6 @@ static __always_inline void tell_method(const struct conn *c, u32 stream, u64 ob
 	submit(e);
 }
 
-/* serves has the running goroutine serve a stream's request. */
-static __always_inline void serves(const struct conn *c, u64 goid, u32 stream)
-{
-	struct goroutine key = {.tgid = c->tgid, .id = goid};
-	struct goroutine_state state = {.request = stream_request(c, stream)};
-
-	if (bpf_map_update_elem(&goroutines, &key, &state, BPF_ANY))
-		count(STAT_GOROUTINES_FULL);
-}
-
 /* calls tells for whom the running goroutine opens a stream. */
 static __always_inline void calls(struct conn *c, const struct target *target, struct goids ids, u64 g,
 				  u32 stream)
@@ -307,7 +297,7 @@ static __always_inline void grpc_serves(struct pt_regs *ctx)
 	stream = c ? stream_number(&target->grpc, &object, target->grpc.server_stream) : 0;
 	if (!stream)
 		return;
-	serves(c, ids.id, stream);
+	goroutine_serves_one(c->tgid, ids.id, stream_request(c, stream));
 	tell_method(c, stream, object, target->grpc.server_method);
 }
 
@@ -373,7 +363,7 @@ static __always_inline void http2_serves(struct pt_regs *ctx)
 	c = conn_of(target, bpf_get_current_pid_tgid() >> 32, owner, target->http2.server_conn, ROLE_SERVER);
 	stream = c ? stream_number(&target->http2, &object, target->http2.server_stream) : 0;
 	if (stream)
-		serves(c, ids.id, stream);
+		goroutine_serves_one(c->tgid, ids.id, stream_request(c, stream));
 }
 
 /* (*serverConn).runHandler(writer, request, handler) of net/http's HTTP/2 and of golang.org/x/net/http2, on the goroutine that

@@ -21,6 +21,7 @@ const (
 	golangMapGoroutines            = "goroutines"
 	golangMapLatestConn            = "latest_conn"
 	golangMapReaders               = "readers"
+	golangMapServings              = "servings"
 	golangMapStats                 = "stats"
 	golangMapTargets               = "targets"
 	golangMapTransports            = "transports"
@@ -98,6 +99,7 @@ type golangMapSpecs struct {
 	Goroutines *ebpf.MapSpec `ebpf:"goroutines"`
 	LatestConn *ebpf.MapSpec `ebpf:"latest_conn"`
 	Readers    *ebpf.MapSpec `ebpf:"readers"`
+	Servings   *ebpf.MapSpec `ebpf:"servings"`
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
 	Targets    *ebpf.MapSpec `ebpf:"targets"`
 	Transports *ebpf.MapSpec `ebpf:"transports"`
@@ -137,6 +139,7 @@ type golangMaps struct {
 	Goroutines *ebpf.Map `ebpf:"goroutines"`
 	LatestConn *ebpf.Map `ebpf:"latest_conn"`
 	Readers    *ebpf.Map `ebpf:"readers"`
+	Servings   *ebpf.Map `ebpf:"servings"`
 	Stats      *ebpf.Map `ebpf:"stats"`
 	Targets    *ebpf.Map `ebpf:"targets"`
 	Transports *ebpf.Map `ebpf:"transports"`
@@ -150,6 +153,7 @@ func (m *golangMaps) Close() error {
 		m.Goroutines,
 		m.LatestConn,
 		m.Readers,
+		m.Servings,
 		m.Stats,
 		m.Targets,
 		m.Transports,

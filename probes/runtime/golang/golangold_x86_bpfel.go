@@ -21,6 +21,7 @@ const (
 	golangOldMapGoroutines            = "goroutines"
 	golangOldMapLatestConn            = "latest_conn"
 	golangOldMapReaders               = "readers"
+	golangOldMapServings              = "servings"
 	golangOldMapStats                 = "stats"
 	golangOldMapTargets               = "targets"
 	golangOldMapTransports            = "transports"
@@ -98,6 +99,7 @@ type golangOldMapSpecs struct {
 	Goroutines *ebpf.MapSpec `ebpf:"goroutines"`
 	LatestConn *ebpf.MapSpec `ebpf:"latest_conn"`
 	Readers    *ebpf.MapSpec `ebpf:"readers"`
+	Servings   *ebpf.MapSpec `ebpf:"servings"`
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
 	Targets    *ebpf.MapSpec `ebpf:"targets"`
 	Transports *ebpf.MapSpec `ebpf:"transports"`
@@ -137,6 +139,7 @@ type golangOldMaps struct {
 	Goroutines *ebpf.Map `ebpf:"goroutines"`
 	LatestConn *ebpf.Map `ebpf:"latest_conn"`
 	Readers    *ebpf.Map `ebpf:"readers"`
+	Servings   *ebpf.Map `ebpf:"servings"`
 	Stats      *ebpf.Map `ebpf:"stats"`
 	Targets    *ebpf.Map `ebpf:"targets"`
 	Transports *ebpf.Map `ebpf:"transports"`
@@ -150,6 +153,7 @@ func (m *golangOldMaps) Close() error {
 		m.Goroutines,
 		m.LatestConn,
 		m.Readers,
+		m.Servings,
 		m.Stats,
 		m.Targets,
 		m.Transports,
