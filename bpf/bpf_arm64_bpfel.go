@@ -366,7 +366,7 @@ type bpfStreamLayout struct {
 	ServerMethod uint16
 	ClientMethod uint16
 	Indirect     uint16
-	Pad          uint16
+	Guess        uint16
 }
 
 type bpfTarget struct {

@@ -814,6 +814,10 @@ static __always_inline void on_frames(struct telling *t, struct conn *c, const u
 {
 	struct frames *f = &c->frames[dir];
 
+	if (!t->io.buf.base && !f->lost && !f->have && f->left >= t->io.total) {
+		f->left -= t->io.total; /* a body that sendfile moves */
+		return;
+	}
 	if (f->lost || !t->io.buf.base) {
 		/* The call is taken to begin with a frame. If it does not, that shows most often. */
 		f->left = f->have = f->shown = f->lost = 0;

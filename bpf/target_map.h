@@ -20,7 +20,7 @@ struct stream_layout {
 	u16 server_method; /* of the server's stream, its method, a string; 0: not known */
 	u16 client_method;
 	u16 indirect; /* a stream begins with the address of what has number and method */
-	u16 pad;
+	u16 guess;    /* the version is not known: what has been a layout of any version is tried */
 };
 
 /* A watched process. The counters are requests whose first event never reached user space. */

@@ -110,6 +110,7 @@ type agent struct {
 	rings    map[uint32]string         // services that use io_uring
 	leaving  []leaving                 // in the order of their time
 	attached sync.WaitGroup
+	noted    sync.Map // by executable and note: it was logged
 
 	attaching     context.Context
 	stopAttaching context.CancelFunc
@@ -542,7 +543,11 @@ func (a *agent) added(t *discovery.Target) {
 			a.log.Warn("some calls of this process will have no parent", zap.Uint32("pid", t.PID), zap.String("service", t.Service),
 				zap.String("language", string(t.Language)), zap.Error(err))
 		case note != "":
-			a.log.Info(note, zap.Uint32("pid", t.PID), zap.String("service", t.Service))
+			level := zap.InfoLevel
+			if _, before := a.noted.LoadOrStore(t.Exe+"\x00"+note, true); before {
+				level = zap.DebugLevel // of the same program, as one that a script runs again and again
+			}
+			a.log.Log(level, note, zap.Uint32("pid", t.PID), zap.String("service", t.Service))
 		}
 		if probe != nil {
 			a.keep(t, probe)

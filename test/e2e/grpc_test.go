@@ -193,6 +193,71 @@ func TestGRPCOnOpenConnections(t *testing.T) {
 	}
 }
 
+// TestEtcd has etcd's own client ask etcd, eight at once.
+func TestEtcd(t *testing.T) {
+	const clients, rounds = 8, 10
+	cgroup := servers.NewCgroup(t)
+	server := servers.Etcd(t, servers.Options{Cgroup: cgroup})
+	agent := StartAgent(t, AgentOptions{Select: []string{"--cgroup", cgroup.Path}})
+	script := fmt.Sprintf(`export ETCDCTL_API=3
+for c in $(seq %d); do (
+	for i in $(seq %d); do
+		etcdctl --endpoints %[3]s put key-$c-$i value-$i && etcdctl --endpoints %[3]s get key-$c-$i || exit 1
+	done
+) & jobs="$jobs $!"; done
+for j in $jobs; do wait $j || exit 1; done
+etcdctl --endpoints %[3]s member list && etcdctl --endpoints %[3]s lease grant 60 && etcdctl --endpoints %[3]s del key --prefix && echo done`,
+		clients, rounds, server.Addr)
+	client := servers.Run(t, servers.Options{Cgroup: cgroup}, "sh", "-c", script)
+	<-client.Done()
+	if out := client.Whole(); !strings.HasSuffix(out, "done\n") {
+		t.Fatalf("etcdctl said:\n%s", client.Tail())
+	}
+	var truth []call
+	for range clients * rounds {
+		truth = append(truth, call{"etcdserverpb.KV/Put", "OK"}, call{"etcdserverpb.KV/Range", "OK"})
+	}
+	truth = append(truth, call{"etcdserverpb.Cluster/MemberList", "OK"}, call{"etcdserverpb.Lease/LeaseGrant", "OK"}, call{"etcdserverpb.KV/DeleteRange", "OK"})
+	agent.WaitSpans(2 * len(truth))
+	spans, summary := agent.Stop()
+	NothingLost(t, summary, 2*len(truth))
+	compareCalls(t, spans, truth, false)
+}
+
+// TestH2load has nghttp2's load generator ask nginx.
+func TestH2load(t *testing.T) {
+	const requests = 2000 // fewer than there is room for, should the agent not get to run
+	cgroup := servers.NewCgroup(t)
+	server := servers.NginxHTTP2(t, servers.Options{Cgroup: cgroup})
+	agent := StartAgent(t, AgentOptions{Select: []string{"--cgroup", cgroup.Path}})
+	client := servers.Run(t, servers.Options{Cgroup: cgroup}, "h2load", "-n", strconv.Itoa(requests), "-c", "2", "-m", "10",
+		"http://"+server.Addr+"/item/one", "http://"+server.Addr+"/status/404/two")
+	<-client.Done()
+	if out := client.Whole(); !strings.Contains(out, "status codes: 1000 2xx, 0 3xx, 1000 4xx, 0 5xx") {
+		t.Fatalf("h2load said:\n%s", out)
+	}
+	agent.WaitSpans(2 * requests)
+	spans, summary := agent.Stop()
+	NothingLost(t, summary, 2*requests)
+	byID, seen := map[string]*Span{}, map[string]int{}
+	for _, s := range spans {
+		byID[s.SpanID] = s
+	}
+	for _, s := range spans {
+		seen[fmt.Sprint(s.Kind, " ", s.Path(), " ", s.Attributes["http.response.status_code"])]++
+		if s.Text("network.protocol.version") != "2" {
+			t.Errorf("not over HTTP/2: %s", s.Line)
+		}
+		if parent := byID[s.ParentID]; s.Kind == "server" && (parent == nil || parent.Kind != "client" || parent.Path() != s.Path()) {
+			t.Errorf("not under the request that it answers: %s", s.Line)
+		}
+	}
+	want := map[string]int{"client /item/one 200": 1000, "server /item/one 200": 1000, "client /status/404/two 404": 1000, "server /status/404/two 404": 1000}
+	if !maps.Equal(seen, want) {
+		t.Errorf("spans of %v, want %v", seen, want)
+	}
+}
+
 // compareCalls holds the spans of both ends to what the client says of its calls; race: only the methods.
 func compareCalls(t *testing.T, spans []*Span, truth []call, race bool) {
 	t.Helper()

@@ -73,6 +73,9 @@ type decoder struct {
 	streams map[uint32]*stream
 	free    []*stream
 	last    uint32 // the newest stream that was opened; their numbers grow (RFC 9113, section 5.1.1)
+	missed  bool   // events were lost: streams may have been opened that were not seen
+	mark    uint32 // missed: last, before that
+	since   uint64 // missed: how many streams were seen to be opened since
 	doubt   uint32 // one that was opened when it was not sure that it is one
 	early   int    // streams whose request was not told yet
 	dead    bool
@@ -477,8 +480,18 @@ func (d *decoder) open(id uint32, at *start) *stream {
 	return st
 }
 
-// opened notes the number of a stream. What is not sure must not have it that all the others are old.
+// opened notes the number of a stream. What is not sure must not have it that all the others are old. Clients count by two: what was
+// left out since events were lost is counted as lost.
 func (d *decoder) opened(id uint32, sure bool) {
+	if d.missed {
+		if d.since++; sure {
+			if n := uint64(id-d.mark) / 2; d.mark > 0 && id > d.mark && n > d.since && d.target.Target != nil {
+				d.target.Target.Account.Add(ledger.Seen, n-d.since)
+				d.target.Target.Account.Add(ledger.RingFull, n-d.since)
+			}
+			d.missed = false
+		}
+	}
 	switch {
 	case sure && id < d.doubt:
 		d.last, d.doubt = id, 0
@@ -576,6 +589,9 @@ func (d *decoder) reset(st *stream, c *probes.Chunk, code uint32, out probes.Out
 func (d *decoder) lose(t int64, out probes.Out) {
 	for i := range d.sides {
 		d.sides[i].lossy = true
+	}
+	if !d.missed {
+		d.missed, d.mark, d.since = true, max(d.last, d.doubt), 0
 	}
 	d.drop(t, out)
 }

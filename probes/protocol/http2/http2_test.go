@@ -961,7 +961,7 @@ var exchangeTests = []exchangeTest{
 			{name: "shop.Cart/Get", rpc: true, start: 12000, end: 13000, attrs: attrs{"breadcrumb.unknown_fields": true},
 				server: attrs{"server.address": "192.0.2.1", "server.port": 8080}, client: attrs{"server.address": "192.0.2.7", "server.port": 40000}},
 		},
-		lost: map[ledger.Entry]uint64{ledger.RingFull: 2},
+		lost: map[ledger.Entry]uint64{ledger.RingFull: 3}, // with 9, by its number
 	},
 	{
 		name: "events were lost in the middle of frames",
@@ -2179,5 +2179,41 @@ func TestMethodsThatTheProcessKnows(t *testing.T) {
 	}
 	if len(d.methods) > maxMethods {
 		t.Errorf("%d methods are kept of streams that were not opened", len(d.methods))
+	}
+}
+
+// TestStreamsThatWereLostAreCounted leaves out what opens some streams.
+func TestStreamsThatWereLostAreCounted(t *testing.T) {
+	for _, server := range []bool{true, false} {
+		x := newTalk()
+		x.hello()
+		x.client(last(1, ask()...))
+		x.server(answered(1)...)
+		from := len(x.parts)
+		for id := uint32(3); id <= 9; id += 2 {
+			x.client(last(id, ask()...))
+			x.server(answered(id)...)
+		}
+		to := len(x.parts)
+		x.client(last(11, ask()...))
+		x.server(answered(11)...)
+		x.client(last(13, ask()...))
+		x.server(answered(13)...)
+		acc := new(ledger.Account)
+		d := protocol.New(testConn(acc), server).(*decoder)
+		k := newSink(t)
+		for i, ev := range chunks(x.parts, server, whole) {
+			if i >= from && i < to {
+				continue
+			}
+			ev.Lost = i == to
+			if err := d.Decode(&ev.Chunk, k); err != nil {
+				t.Fatal(err)
+			}
+		}
+		k.balance(acc)
+		if n := acc.Counts(); n[ledger.Seen] != 7 || n[ledger.RingFull] != 4 {
+			t.Errorf("server %v: %v, want 7 seen, of which 4 lost", server, n)
+		}
 	}
 }

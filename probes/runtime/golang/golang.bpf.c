@@ -21,9 +21,10 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 enum {
-	IFACE_DATA = 8,	    /* an interface's data word follows its type */
-	MAX_FD = 1 << 20,   /* fs.nr_open */
-	MAX_CONN_DEPTH = 3, /* net.Conns wrapped in one another that are followed to the socket */
+	IFACE_DATA = 8,	       /* an interface's data word follows its type */
+	MAX_FD = 1 << 20,      /* fs.nr_open */
+	MAX_CONN_OFFSET = 144, /* of a net.Conn in a transport of grpc-go of any version */
+	MAX_CONN_DEPTH = 3,    /* net.Conns wrapped in one another that are followed to the socket */
 };
 
 #if defined(__TARGET_ARCH_x86)
@@ -160,6 +161,16 @@ int chan_close(struct pt_regs *ctx)
 	return 0;
 }
 
+/* A function of its own: verified once. */
+static __noinline s32 transport_fd(const struct target *target, u64 at)
+{
+	u64 conn;
+
+	if (bpf_probe_read_user(&conn, sizeof(conn), (void *)(at + IFACE_DATA)))
+		return -1;
+	return fd_of(target, conn);
+}
+
 /* conn_of is the connection of an HTTP/2 transport that has its net.Conn at an offset. */
 static __noinline struct conn *find_conn(const struct target *target, u32 tgid, u64 transport, u32 offset)
 {
@@ -167,12 +178,14 @@ static __noinline struct conn *find_conn(const struct target *target, u32 tgid, 
 	struct transport_conn found = {};
 	struct fd_socket s;
 	struct conn *c;
-	u64 conn;
-	s32 fd;
+	s32 fd = -1;
 
-	if (bpf_probe_read_user(&conn, sizeof(conn), (void *)(transport + offset + IFACE_DATA)))
-		return 0;
-	fd = fd_of(target, conn);
+	if (offset) {
+		fd = transport_fd(target, transport + offset);
+	} else { /* not known: the first that is one */
+		for (u32 at = 8; at <= MAX_CONN_OFFSET && fd < 0; at += 8)
+			fd = transport_fd(target, transport + at);
+	}
 	if (fd < 0)
 		return 0;
 	s = fd_socket((struct task_struct *)bpf_get_current_task(), fd);
@@ -210,27 +223,77 @@ static __always_inline struct conn *conn_of(const struct target *target, u32 tgi
 	return c->protocol == PROTOCOL_HTTP2 ? c : 0;
 }
 
-/* stream_number reads the number of a stream, at an offset of its object. */
-static __always_inline u32 stream_number(const struct stream_layout *layout, u64 *stream, u32 offset)
+/* A stream as the library's memory has it. */
+struct found_stream {
+	u64 object; /* what has its method */
+	u32 number; /* 0: none was found */
+	u32 method; /* offset of that; 0: not known */
+};
+
+/* is_number says whether it can be a stream's that a client has opened (RFC 9113, section 5.1.1). */
+static __always_inline bool is_number(u64 word)
+{
+	return word & 1 && word < 1U << 31;
+}
+
+static __always_inline u32 read_number(u64 at)
 {
 	u32 number;
 
-	if (layout->indirect && bpf_probe_read_user(stream, sizeof(*stream), (void *)*stream))
-		return 0;
-	if (bpf_probe_read_user(&number, sizeof(number), (void *)(*stream + offset)))
-		return 0;
-	return number & 1 && number < 1U << 31 ? number : 0; /* RFC 9113, section 5.1.1 */
+	return !bpf_probe_read_user(&number, sizeof(number), (void *)at) && is_number(number) ? number : 0;
+}
+
+/* guess_stream finds a stream of grpc-go of a version that is not known. Its number came first up to 1.76, in what a stream points to
+ * since 1.69, and comes last since; where it is not there are addresses, which are even. */
+static __always_inline void guess_stream(struct found_stream *s)
+{
+	u64 word;
+
+	if (bpf_probe_read_user(&word, sizeof(word), (void *)s->object))
+		return;
+	if (is_number(word)) {
+		u64 text;
+		u8 first = 0;
+
+		s->number = word;
+		s->method = 80;
+		if (!bpf_probe_read_user(&text, sizeof(text), (void *)(s->object + 80)))
+			bpf_probe_read_user(&first, 1, (void *)text);
+		if (first != '/')
+			s->method = 88; /* since 1.66 */
+		return;
+	}
+	s->number = read_number(word);
+	if (s->number) {
+		s->object = word;
+		s->method = 24;
+		return;
+	}
+	s->number = read_number(s->object + 108);
+	s->method = 16;
+}
+
+static __always_inline struct found_stream find_stream(const struct stream_layout *layout, u64 object,
+						       u32 offset, u32 method)
+{
+	struct found_stream s = {.object = object, .method = method};
+
+	if (layout->guess)
+		guess_stream(&s);
+	else if (!layout->indirect || !bpf_probe_read_user(&s.object, sizeof(s.object), (void *)s.object))
+		s.number = read_number(s.object + offset);
+	return s;
 }
 
 /* tell_method tells the method of a stream, where it may have been told to the process before it was watched what its name in the
  * stream's header block means. */
-static __always_inline void tell_method(const struct conn *c, u32 stream, u64 object, u32 offset)
+static __always_inline void tell_method(const struct conn *c, const struct found_stream *s)
 {
 	struct method_event *e;
 	u64 text[2]; /* a string: where it is, and its length */
 
-	if (!(c->flags & CONN_ESTABLISHED) || !offset ||
-	    bpf_probe_read_user(text, sizeof(text), (void *)(object + offset)) || !text[1] ||
+	if (!(c->flags & CONN_ESTABLISHED) || !s->method ||
+	    bpf_probe_read_user(text, sizeof(text), (void *)(s->object + s->method)) || !text[1] ||
 	    text[1] > METHOD_LEN)
 		return;
 	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
@@ -240,7 +303,7 @@ static __always_inline void tell_method(const struct conn *c, u32 stream, u64 ob
 	}
 	e->hdr = header(EVENT_METHOD, c->tgid, bpf_ktime_get_ns());
 	e->conn = c->id;
-	e->stream = stream;
+	e->stream = s->number;
 	e->len = text[1];
 	if (bpf_probe_read_user(e->method, at_most(text[1], METHOD_LEN), (void *)text[0]))
 		e->len = 0;
@@ -286,19 +349,20 @@ static __always_inline void grpc_serves(struct pt_regs *ctx)
 {
 	struct goids ids;
 	struct target *target = here(ctx, &ids);
-	u64 object = ARG3(ctx);
+	struct found_stream s;
 	struct conn *c;
-	u32 stream;
 
 	if (!target)
 		return;
 	c = conn_of(target, bpf_get_current_pid_tgid() >> 32, ARG2(ctx), target->grpc.server_conn,
 		    ROLE_SERVER);
-	stream = c ? stream_number(&target->grpc, &object, target->grpc.server_stream) : 0;
-	if (!stream)
+	if (!c)
 		return;
-	goroutine_serves_one(c->tgid, ids.id, stream_request(c, stream));
-	tell_method(c, stream, object, target->grpc.server_method);
+	s = find_stream(&target->grpc, ARG3(ctx), target->grpc.server_stream, target->grpc.server_method);
+	if (!s.number)
+		return;
+	goroutine_serves_one(c->tgid, ids.id, stream_request(c, s.number));
+	tell_method(c, &s);
 }
 
 /*
@@ -319,19 +383,20 @@ static __always_inline void grpc_calls(struct pt_regs *ctx)
 {
 	struct goids ids;
 	struct target *target = here(ctx, &ids);
-	u64 object = ARG1(ctx);
+	struct found_stream s;
 	struct conn *c;
-	u32 stream;
 
 	if (!target)
 		return;
 	c = conn_of(target, bpf_get_current_pid_tgid() >> 32, ARG0(ctx), target->grpc.client_conn,
 		    ROLE_CLIENT);
-	stream = c ? stream_number(&target->grpc, &object, target->grpc.client_stream) : 0;
-	if (!stream)
+	if (!c)
 		return;
-	calls(c, target, ids, GO_G(ctx), stream);
-	tell_method(c, stream, object, target->grpc.client_method);
+	s = find_stream(&target->grpc, ARG1(ctx), target->grpc.client_stream, target->grpc.client_method);
+	if (!s.number)
+		return;
+	calls(c, target, ids, GO_G(ctx), s.number);
+	tell_method(c, &s);
 }
 
 /*
@@ -361,7 +426,7 @@ static __always_inline void http2_serves(struct pt_regs *ctx)
 	    bpf_probe_read_user(&owner, sizeof(owner), (void *)object) || owner != ARG0(ctx))
 		return;
 	c = conn_of(target, bpf_get_current_pid_tgid() >> 32, owner, target->http2.server_conn, ROLE_SERVER);
-	stream = c ? stream_number(&target->http2, &object, target->http2.server_stream) : 0;
+	stream = c ? read_number(object + target->http2.server_stream) : 0;
 	if (stream)
 		goroutine_serves_one(c->tgid, ids.id, stream_request(c, stream));
 }

@@ -93,7 +93,10 @@ func (r *Runtime) Attach(_ context.Context, t *discovery.Target) (_ io.Closer, n
 		return nil, "", fmt.Errorf("analyse %s: %w", t.Exe, err)
 	}
 	exe, err := link.OpenExecutable(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, "", discovery.ErrGone
+	case err != nil:
 		return nil, "", fmt.Errorf("open %s: %w", t.Exe, err)
 	}
 	var links uprobe.Closers
@@ -152,7 +155,7 @@ func (l *Layout) missing() string {
 		notes = append(notes, l.Version+" is not known: the layout of the nearest version is used where it proves right")
 	}
 	for _, library := range l.Guessed {
-		notes = append(notes, library+" is not known: the layout of the nearest version is used where it proves right")
+		notes = append(notes, library+" is not known: a layout is used where it proves right")
 	}
 	return strings.Join(notes, "; ")
 }

@@ -3,11 +3,11 @@
 package golang
 
 import (
-	"cmp"
 	"debug/buildinfo"
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"strings"
 
 	"breadcrumb/bpf"
 )
@@ -70,7 +70,7 @@ func (l *Layout) findStreams(im *image, funcs map[string]Func, info *buildinfo.B
 			continue
 		}
 		if !exact && pkg == http2Module {
-			l.Guessed = append(l.Guessed, "golang.org/x/net "+cmp.Or(version, "of an unknown version"))
+			l.Guessed = append(l.Guessed, strings.TrimSpace("golang.org/x/net "+version))
 		}
 	}
 }
@@ -87,6 +87,12 @@ func (l *Layout) findGRPC(put func(name, program string) bool, version string) {
 	if !serves && !calls {
 		return
 	}
+	if _, known := parseModuleVersion(version); !known {
+		// Built by Bazel, or by a distribution.
+		l.GRPC = bpf.StreamLayout{Guess: 1}
+		l.Guessed = append(l.Guessed, "which version of google.golang.org/grpc it was built with")
+		return
+	}
 	l.GRPC = bpf.StreamLayout{
 		ServerConn: o.ServerConn, ClientConn: o.ClientConn, ServerStream: o.ServerStreamID, ClientStream: o.ClientStreamID,
 		ServerMethod: o.ServerMethod, ClientMethod: o.ClientMethod,
@@ -95,7 +101,7 @@ func (l *Layout) findGRPC(put func(name, program string) bool, version string) {
 		l.GRPC.Indirect = 1
 	}
 	if !exact {
-		l.Guessed = append(l.Guessed, "google.golang.org/grpc "+cmp.Or(version, "of an unknown version"))
+		l.Guessed = append(l.Guessed, "google.golang.org/grpc "+version)
 	}
 }
 

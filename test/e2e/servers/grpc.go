@@ -54,3 +54,12 @@ func GRPCClientPython(t testing.TB) string { return unpack(t, "grpc_client.py") 
 
 // GRPCClientNode is the path of a program that makes calls with @grpc/grpc-js. It needs NodePath.
 func GRPCClientNode(t testing.TB) string { return unpack(t, "grpc_client.js") }
+
+// Etcd starts Debian's etcd.
+func Etcd(t testing.TB, o Options) *Server {
+	t.Helper()
+	client, peer := FreePort(t), FreePort(t)
+	mine, others := "http://"+Loopback(client), "http://"+Loopback(peer)
+	return Listening(t, Run(t, o, "etcd", "--data-dir", t.TempDir(), "--listen-client-urls", mine, "--advertise-client-urls", mine,
+		"--listen-peer-urls", others, "--initial-advertise-peer-urls", others, "--initial-cluster", "default="+others), client)
+}

@@ -372,7 +372,18 @@ func Node(t testing.TB, o Options) *Server {
 // nginxWorkers is as in nginx.conf.
 const nginxWorkers = 2
 
+// NginxHTTP2 starts an nginx that speaks HTTP/2 without TLS, and nothing else.
+func NginxHTTP2(t testing.TB, o Options) *Server {
+	t.Helper()
+	return startNginx(t, o, "", true)
+}
+
 func nginx(t testing.TB, o Options, upstream string) *Server {
+	t.Helper()
+	return startNginx(t, o, upstream, false)
+}
+
+func startNginx(t testing.TB, o Options, upstream string, http2 bool) *Server {
 	t.Helper()
 	text, err := programs.ReadFile("testdata/nginx.conf")
 	if err != nil {
@@ -397,7 +408,8 @@ func nginx(t testing.TB, o Options, upstream string) *Server {
 	err = template.Must(template.New("").Parse(string(text))).Execute(file, struct {
 		Dir, Upstream string
 		Port          int
-	}{dir, upstream, port})
+		HTTP2         bool
+	}{dir, upstream, port, http2})
 	if err != nil {
 		t.Fatal(err)
 	}
