@@ -61,7 +61,7 @@ type bpfConn struct {
 	Protocol    uint8
 	Role        uint8
 	Dir         uint8
-	Pad2        uint8
+	Ends        uint8
 	Callers     uint64
 	Frames      [2]struct {
 		_        structs.HostLayout
@@ -472,13 +472,15 @@ type bpfTransportConn struct {
 type bpfVerdictKind uint32
 
 const (
-	bpfVerdictKindVERDICT_NONE        bpfVerdictKind = 0
-	bpfVerdictKindVERDICT_MUTE        bpfVerdictKind = 1
-	bpfVerdictKindVERDICT_HTTP_SERVER bpfVerdictKind = 2
-	bpfVerdictKindVERDICT_HTTP_CLIENT bpfVerdictKind = 3
-	bpfVerdictKindVERDICT_HTTP2SERVER bpfVerdictKind = 4
-	bpfVerdictKindVERDICT_HTTP2CLIENT bpfVerdictKind = 5
-	bpfVerdictKindVERDICT_OPAQUE      bpfVerdictKind = 6
+	bpfVerdictKindVERDICT_NONE            bpfVerdictKind = 0
+	bpfVerdictKindVERDICT_MUTE            bpfVerdictKind = 1
+	bpfVerdictKindVERDICT_HTTP_SERVER     bpfVerdictKind = 2
+	bpfVerdictKindVERDICT_HTTP_CLIENT     bpfVerdictKind = 3
+	bpfVerdictKindVERDICT_HTTP2SERVER     bpfVerdictKind = 4
+	bpfVerdictKindVERDICT_HTTP2CLIENT     bpfVerdictKind = 5
+	bpfVerdictKindVERDICT_OPAQUE          bpfVerdictKind = 6
+	bpfVerdictKindVERDICT_DATABASE_SERVER bpfVerdictKind = 7
+	bpfVerdictKindVERDICT_DATABASE_CLIENT bpfVerdictKind = 8
 )
 
 // Names of all BPF objects in the ELF.

@@ -14,7 +14,7 @@
 
 enum conn_protocol {
 	PROTOCOL_UNKNOWN, /* the first bytes of each run go to user space, which decides */
-	PROTOCOL_HTTP1,
+	PROTOCOL_TURNS,	  /* HTTP/1, and others in which a request and its answer take turns */
 	PROTOCOL_HTTP2,
 };
 
@@ -77,8 +77,8 @@ struct conn {
 	u16 tries;	 /* runs shown to user space while the protocol was unknown */
 	u8 protocol;
 	u8 role;
-	u8 dir; /* of the bytes that moved last */
-	u8 pad2;
+	u8 dir;	     /* of the bytes that moved last */
+	u8 ends;     /* it is to a database: of pieces of answers, both ends are told */
 	u64 callers; /* HTTP/2: the newest stream whose caller was told << 32 | those of the 32 up to it */
 	struct frames frames[2]; /* HTTP/2, by direction */
 };
@@ -102,6 +102,8 @@ enum verdict_kind {
 	VERDICT_HTTP2_SERVER,
 	VERDICT_HTTP2_CLIENT,
 	VERDICT_OPAQUE, /* it was upgraded to something else: as muted, and no message is lost */
+	VERDICT_DATABASE_SERVER,
+	VERDICT_DATABASE_CLIENT,
 };
 
 enum {

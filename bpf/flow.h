@@ -11,6 +11,7 @@
 #define FLOW_H
 
 #include "conn_map.h"
+#include "database.h"
 #include "goroutine_map.h"
 #include "http2.h"
 #include "job.h"
@@ -86,10 +87,11 @@ struct telling {
 	struct io io;
 	struct goids ids;
 	u32 flags; /* enum event_flag */
-	u32 dir;
-	u32 off;  /* bytes told so far */
-	u32 at;	  /* HTTP/2: of the call's bytes, where io.buf begins */
-	u32 asks; /* it is the direction of requests */
+	u32 off;   /* bytes told so far */
+	u32 at;	   /* HTTP/2: of the call's bytes, where io.buf begins */
+	u8 dir;
+	u8 asks;   /* it is the direction of requests */
+	u8 answer; /* it is that of answers, from a database, and they can be read */
 };
 
 /* STEP is a function of what is told and its connection that is verified for itself. */
@@ -133,7 +135,7 @@ static __always_inline struct conn *conn_told(struct work *w)
 	struct work *w = work();                                                                             \
 	struct gathering *g = w ? &w->g : 0;                                                                 \
 	struct data_event *e = room(0);                                                                      \
-	struct gathered_text *to = e && g ? (void *)((u8 *)(e + 1) + at_most(g->to, BODY_HEAD)) : 0
+	struct gathered_text *to = e && g ? (void *)((u8 *)(e + 1) + at_most(g->to, ANSWER_HEAD)) : 0
 #define DO_GATHER(name, g, to) name(0)
 #define NEW_GATHERING(g)                                                                                     \
 	struct work *gathering_work = work();                                                                \
@@ -290,19 +292,28 @@ static __always_inline u8 byte_at(const struct io *io, u32 off)
 	return byte;
 }
 
-/* meets_http2 has a connection that was open before be one of HTTP/2 where the bytes begin with a whole block of header fields. A
- * function of its own, for the sake of the stack. */
-static __noinline void meets_http2(const struct io *io, struct conn *c, u64 word, u32 dir)
+/* meets finds out what a connection speaks, by bytes that say so: of one that was open before, a whole block of HTTP/2's header
+ * fields; of a new one, how those to databases begin. A function of its own, for the sake of the stack. */
+static __noinline void meets(const struct io *io, struct conn *c, u64 word, u32 dir)
 {
-	u32 block = headers_frame(word);
-	u32 begins = block ? begins_block(byte_at(io, block)) : 0;
+	u32 block, begins, side;
 
+	if (!(c->flags & CONN_ESTABLISHED)) {
+		side = c->pos[dir & 1] ? DATABASE_NONE : database_start(word);
+		if (side == DATABASE_NONE)
+			return;
+		c->protocol = PROTOCOL_TURNS;
+		c->role = (side == DATABASE_ASKS) == (dir == DIR_INGRESS) ? ROLE_SERVER : ROLE_CLIENT;
+		c->ends = 1;
+		return;
+	}
 	c->flags &= ~CONN_FRAMES;
 	if (usual_frame(word))
 		c->flags |= CONN_FRAMES;
-	if (!begins)
-		return;
-	speaks_http2(c, (begins == 1) == (dir == DIR_INGRESS) ? ROLE_SERVER : ROLE_CLIENT);
+	block = headers_frame(word);
+	begins = block ? begins_block(byte_at(io, block)) : 0;
+	if (begins)
+		speaks_http2(c, (begins == 1) == (dir == DIR_INGRESS) ? ROLE_SERVER : ROLE_CLIENT);
 }
 
 static __always_inline void fill(struct data_event *e, const struct telling *t, struct conn *c)
@@ -418,6 +429,69 @@ full:
 	return 0;
 }
 
+/* report_answer tells of a piece of a database's answer, with its first and last bytes. False: there was no room. */
+STEP(report_answer)
+{
+	STEP_WORK;
+	struct data_event *e;
+	u32 total, size;
+	u8 *payload;
+
+	if (!t || !c)
+		return 0;
+	total = t->io.total;
+	if (t->io.buf.segments) {
+		size = ANSWER_HEAD + sizeof(struct gathered_text);
+		e = room(ANSWER_HEAD + sizeof(struct gathered_text));
+		if (!e)
+			goto full;
+		payload = (u8 *)(e + 1);
+		fill(e, t, c);
+		e->captured = gather(&t->io.buf, total, 0, ANSWER_HEAD, payload, 0);
+		if (e->captured == ANSWER_HEAD && total > ANSWER_HEAD) {
+			u32 rest = total - ANSWER_HEAD < ANSWER_TAIL ? total - ANSWER_HEAD : ANSWER_TAIL;
+
+			e->tail = gather(&t->io.buf, total, total - rest, rest, payload, ANSWER_HEAD);
+		}
+	} else {
+		size = MEDIUM_PAYLOAD;
+		e = room(MEDIUM_PAYLOAD);
+		if (!e)
+			goto full;
+		payload = (u8 *)(e + 1);
+		fill(e, t, c);
+		e->captured = copy_flat(&t->io, 0, payload, ANSWER_HEAD);
+		if (e->captured == ANSWER_HEAD && total > ANSWER_HEAD) {
+			u64 rest = total - ANSWER_HEAD;
+
+			rest = at_most(rest, ANSWER_TAIL);
+			if (!bpf_probe_read_user(payload + ANSWER_HEAD, rest,
+						 (void *)(t->io.buf.base + total - rest)))
+				e->tail = rest;
+		}
+	}
+	if (!e->captured)
+		unreadable(e);
+	if (!tell(e, size))
+		goto full;
+	c->told[t->dir & 1] = c->pos[t->dir & 1] + total;
+	return 1;
+full:
+	lost(c);
+	return 0;
+}
+
+/* over says whether a piece of an answer looks like its end. A function of its own, for the sake of the stack. */
+static __noinline int over(const struct io *io)
+{
+	struct answer_end end = {};
+
+	if (io->total < ANSWER_END || io->buf.segments)
+		return 1;
+	return !bpf_probe_read_user(&end, sizeof(end), (void *)(io->buf.base + io->total - ANSWER_END)) &&
+	       ends_answer(&end);
+}
+
 /* ends_in_blank_line is the cheap case: everything that moved was captured, and is no more than a head. */
 static __always_inline bool ends_in_blank_line(const u8 *text, u32 n, const u32 cap)
 {
@@ -479,8 +553,10 @@ STEP(tell_head)
 	e->captured = n;
 	if (!n) {
 		unreadable(e);
-		ends = true;
+		c->head_left = 0;
 	}
+	if (c->ends)
+		ends = false; /* a statement has blank lines where it likes */
 	c->head_left = ends || n >= c->head_left ? 0 : c->head_left - n;
 	if (c->head_left)
 		e->total = n;
@@ -954,16 +1030,19 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 		return;
 	}
 	if (c->protocol == PROTOCOL_UNKNOWN && verdict != VERDICT_NONE) {
-		u32 role = verdict == VERDICT_HTTP_SERVER || verdict == VERDICT_HTTP2_SERVER ? ROLE_SERVER
-											     : ROLE_CLIENT;
+		u32 role = verdict == VERDICT_HTTP_SERVER || verdict == VERDICT_HTTP2_SERVER ||
+					   verdict == VERDICT_DATABASE_SERVER
+				   ? ROLE_SERVER
+				   : ROLE_CLIENT;
 
 		if (c->head_left)
 			c->head_left = head_limit;
-		if (verdict >= VERDICT_HTTP2_SERVER) {
+		if (verdict == VERDICT_HTTP2_SERVER || verdict == VERDICT_HTTP2_CLIENT) {
 			speaks_http2(c, role);
 		} else {
-			c->protocol = PROTOCOL_HTTP1;
+			c->protocol = PROTOCOL_TURNS;
 			c->role = role;
+			c->ends = verdict > VERDICT_OPAQUE;
 		}
 	}
 	if (c->protocol == PROTOCOL_UNKNOWN) {
@@ -972,8 +1051,8 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 			speaks_http2(c, dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT);
 			c->frames[dir].left = PREFACE_SIZE;
 			c->frames[dir].shown = 1;
-		} else if (c->flags & CONN_ESTABLISHED) {
-			meets_http2(io, c, word, dir);
+		} else {
+			meets(io, c, word, dir);
 		}
 	}
 	if (c->protocol == PROTOCOL_HTTP2) {
@@ -988,7 +1067,7 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 		return;
 	}
 	start = turn;
-	if (!turn || c->protocol == PROTOCOL_UNKNOWN) {
+	if (!c->ends && (!turn || c->protocol == PROTOCOL_UNKNOWN)) {
 		u32 answers = dir == DIR_INGRESS ? ROLE_CLIENT : ROLE_SERVER;
 		bool request, response;
 
@@ -998,7 +1077,7 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 		/* A request's line ends with what a response's begins with, and may come in pieces. */
 		response = (turn || c->role == answers) && http1_response(word);
 		if (c->protocol == PROTOCOL_UNKNOWN && (request || response)) {
-			c->protocol = PROTOCOL_HTTP1;
+			c->protocol = PROTOCOL_TURNS;
 			c->role = request == (dir == DIR_INGRESS) ? ROLE_SERVER : ROLE_CLIENT;
 			start = true;
 		} else {
@@ -1006,11 +1085,12 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 		}
 	}
 	t->asks = c->role == (dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT);
+	t->answer = c->ends && !t->asks && io->buf.base;
 
 	if (target->flags & TARGET_GO && t->asks)
 		t->ids = read_goids(target, regs->g, regs->sp, c->task);
 	if (target->flags & TARGET_TASKS && (start || target->flags & TARGET_NODE) &&
-	    c->protocol == PROTOCOL_HTTP1)
+	    c->protocol == PROTOCOL_TURNS)
 		task = current_task_id(target, regs);
 	if (start && t->asks) {
 		t->flags |= FLAG_NAMED;
@@ -1039,11 +1119,11 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 		}
 	}
 
-	if (start && c->protocol == PROTOCOL_HTTP1 && !io->uring && !(target->flags & TARGET_GO))
+	if (start && c->protocol == PROTOCOL_TURNS && !io->uring && !(target->flags & TARGET_GO))
 		job_step(thread, current_task(), c, io->key, t->asks, dir);
 
 	/* Who reads a request works for it; who reads an answer goes on with what the call was made for. */
-	if (dir == DIR_INGRESS && c->protocol == PROTOCOL_HTTP1) {
+	if (dir == DIR_INGRESS && c->protocol == PROTOCOL_TURNS) {
 		if (io->uring) {
 			thread->request = 0;
 		} else if (task && target->flags & TARGET_NODE) {
@@ -1057,7 +1137,7 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 		}
 	}
 
-	if (turn && c->protocol == PROTOCOL_HTTP1)
+	if (turn && c->protocol == PROTOCOL_TURNS)
 		catch_up(c, dir == DIR_INGRESS ? DIR_EGRESS : DIR_INGRESS);
 	if (start) {
 		c->head_left = head_limit;
@@ -1084,7 +1164,7 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	} else if (!conn_announce(c, io->key, io->end)) {
 		c->flags |= CONN_LOST;
 		kept = false;
-	} else if (c->head_left && io->buf.base) {
+	} else if (c->head_left && io->buf.base && !t->answer) {
 		kept = tell_message(t, c);
 	} else {
 		bool worth = c->chunks < BODY_CHUNKS || end >= c->quiet_until || t->flags & FLAG_NAMED;
@@ -1096,6 +1176,8 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 			bpf_probe_read_user(&last, sizeof(last), (void *)(io->buf.base + io->total - 4));
 			worth = last == 0x0a0d0a0d;
 		}
+		if (!worth && t->answer)
+			worth = over(io);
 		if (worth) {
 			if (c->chunks < BODY_CHUNKS)
 				c->chunks++;
@@ -1103,7 +1185,11 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 				c->quiet_until = end + c->quiet_step;
 				c->quiet_step *= 2;
 			}
-			kept = io->buf.segments ? DO_STEP(report_segments, t, c) : DO_STEP(report, t, c);
+			if (t->answer)
+				kept = DO_STEP(report_answer, t, c);
+			else
+				kept = io->buf.segments ? DO_STEP(report_segments, t, c)
+							: DO_STEP(report, t, c);
 		}
 	}
 	if (!kept && t->flags & FLAG_NAMED)

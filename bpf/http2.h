@@ -40,9 +40,9 @@ enum {
 	FRAMES_A_PIECE = 20,
 	FRAME_PIECES = 32,
 #else
-	FRAMES_SKIPPED = 96, /* large DATA frames passed over at once */
-	FRAMES_A_PIECE = 24, /* frames in one event at most */
-	FRAME_PIECES = 40,   /* events of one call */
+	FRAMES_SKIPPED = 64, /* large DATA frames passed over at once */
+	FRAMES_A_PIECE = 20, /* frames in one event at most */
+	FRAME_PIECES = 48,   /* events of one call */
 #endif
 };
 
