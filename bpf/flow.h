@@ -135,7 +135,7 @@ static __always_inline struct conn *conn_told(struct work *w)
 	struct work *w = work();                                                                             \
 	struct gathering *g = w ? &w->g : 0;                                                                 \
 	struct data_event *e = room(0);                                                                      \
-	struct gathered_text *to = e && g ? (void *)((u8 *)(e + 1) + at_most(g->to, ANSWER_HEAD)) : 0
+	struct gathered_text *to = e && g ? (void *)((u8 *)(e + 1) + at_most(g->to, BODY_HEAD)) : 0
 #define DO_GATHER(name, g, to) name(0)
 #define NEW_GATHERING(g)                                                                                     \
 	struct work *gathering_work = work();                                                                \
@@ -440,19 +440,13 @@ STEP(report_answer)
 	if (!t || !c)
 		return 0;
 	total = t->io.total;
-	if (t->io.buf.segments) {
-		size = ANSWER_HEAD + sizeof(struct gathered_text);
-		e = room(ANSWER_HEAD + sizeof(struct gathered_text));
+	if (t->io.buf.segments) { /* few read so: the end is not looked for */
+		size = sizeof(struct gathered_text);
+		e = room(sizeof(struct gathered_text));
 		if (!e)
 			goto full;
-		payload = (u8 *)(e + 1);
 		fill(e, t, c);
-		e->captured = gather(&t->io.buf, total, 0, ANSWER_HEAD, payload, 0);
-		if (e->captured == ANSWER_HEAD && total > ANSWER_HEAD) {
-			u32 rest = total - ANSWER_HEAD < ANSWER_TAIL ? total - ANSWER_HEAD : ANSWER_TAIL;
-
-			e->tail = gather(&t->io.buf, total, total - rest, rest, payload, ANSWER_HEAD);
-		}
+		e->captured = gather(&t->io.buf, total, 0, GATHER_PAYLOAD, (u8 *)(e + 1), 0);
 	} else {
 		size = MEDIUM_PAYLOAD;
 		e = room(MEDIUM_PAYLOAD);

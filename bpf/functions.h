@@ -371,9 +371,9 @@ static __always_inline int sock_released(struct sock *sk)
 	NEW_TELLING(t);
 
 	set_sent_times(&t->io, begin, n);
-	find_buffer(t, &call, sk, msg, n, DIR_EGRESS, false);
 	t->io.tcp = 1;
 	t->io.seq = seq - n;
+	find_buffer(t, &call, sk, msg, n, DIR_EGRESS, false);
 	socket_moved(t, &call, sk, n, DIR_EGRESS, false);
 	return 0;
 }
