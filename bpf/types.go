@@ -83,12 +83,14 @@ type VerdictKind = bpfVerdictKind
 
 // Verdicts.
 const (
-	VerdictMute        = bpfVerdictKindVERDICT_MUTE
-	VerdictHTTPServer  = bpfVerdictKindVERDICT_HTTP_SERVER
-	VerdictHTTPClient  = bpfVerdictKindVERDICT_HTTP_CLIENT
-	VerdictHTTP2Server = bpfVerdictKindVERDICT_HTTP2SERVER
-	VerdictHTTP2Client = bpfVerdictKindVERDICT_HTTP2CLIENT
-	VerdictOpaque      = bpfVerdictKindVERDICT_OPAQUE
+	VerdictMute           = bpfVerdictKindVERDICT_MUTE
+	VerdictHTTPServer     = bpfVerdictKindVERDICT_HTTP_SERVER
+	VerdictHTTPClient     = bpfVerdictKindVERDICT_HTTP_CLIENT
+	VerdictHTTP2Server    = bpfVerdictKindVERDICT_HTTP2SERVER
+	VerdictHTTP2Client    = bpfVerdictKindVERDICT_HTTP2CLIENT
+	VerdictOpaque         = bpfVerdictKindVERDICT_OPAQUE
+	VerdictDatabaseServer = bpfVerdictKindVERDICT_DATABASE_SERVER
+	VerdictDatabaseClient = bpfVerdictKindVERDICT_DATABASE_CLIENT
 )
 
 // Kind is the kind of a record, or EVENT_NONE for one that is too short to have one.

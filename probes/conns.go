@@ -429,7 +429,7 @@ func (c *Conns) detect(k *conn, ch *Chunk) {
 	for i := range c.protocols {
 		v, requests := No, false
 		if ch.Framed {
-			if c.protocols[i].Framed {
+			if c.protocols[i].Captures == CaptureFrames {
 				v, requests = Yes, ch.Server == (ch.Dir == Ingress)
 			}
 		} else {
@@ -486,17 +486,19 @@ func (k *conn) refute(dir Direction) {
 	k.held = slices.DeleteFunc(k.held, func(h heldChunk) bool { return h.Dir == dir })
 }
 
+// verdicts are what the kernel side is told, by what it is to tell and by who the process is.
+var verdicts = [...]struct{ client, server bpf.VerdictKind }{
+	CaptureHeads:  {bpf.VerdictHTTPClient, bpf.VerdictHTTPServer},
+	CaptureFrames: {bpf.VerdictHTTP2Client, bpf.VerdictHTTP2Server},
+	CaptureEnds:   {bpf.VerdictDatabaseClient, bpf.VerdictDatabaseServer},
+}
+
 // claim gives the connection to a protocol, and what was held and the chunk to its decoder. The message that
 // the protocol has recognised begins at held[from] and is head as far as it came.
 func (c *Conns) claim(k *conn, p *Protocol, server bool, ch *Chunk, from int, head []byte) {
-	verdict := bpf.VerdictHTTPClient
-	switch {
-	case p.Framed && server:
-		verdict = bpf.VerdictHTTP2Server
-	case p.Framed:
-		verdict = bpf.VerdictHTTP2Client
-	case server:
-		verdict = bpf.VerdictHTTPServer
+	verdict := verdicts[p.Captures].client
+	if server {
+		verdict = verdicts[p.Captures].server
 	}
 	_ = c.kernel.Verdict(k.ID, verdict)
 	k.decoder = p.New(&k.Conn, server)

@@ -136,12 +136,25 @@ const (
 	Yes
 )
 
+// Capture is what the kernel side tells of a connection.
+type Capture uint8
+
+const (
+	// CaptureHeads: whole, what comes up to a blank line; the rest by the ends of its pieces, until it goes quiet.
+	CaptureHeads Capture = iota
+	// CaptureFrames: HTTP/2's frames, but for large bodies.
+	CaptureFrames
+	// CaptureEnds: requests whole, up to a limit, and of answers both ends of their first pieces and of those that look like the
+	// last one of a database's.
+	CaptureEnds
+)
+
 // Protocol is a kind of traffic that breadcrumb understands. It is a value: data and two functions.
 type Protocol struct {
 	// Name as in network.protocol.name.
 	Name string
-	// Framed says that the kernel side is to walk its frames, which are HTTP/2's.
-	Framed bool
+	// Captures is what the kernel side tells of it.
+	Captures Capture
 	// Detect looks at the first captured bytes in one direction and errs towards No. requests says, on
 	// Yes, whether these bytes are from the side that asks.
 	Detect func(dir Direction, head []byte) (v Verdict, requests bool)

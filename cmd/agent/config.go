@@ -13,6 +13,7 @@ import (
 	"breadcrumb/export"
 	"breadcrumb/export/otlp"
 	"breadcrumb/probes/protocol/http1"
+	"breadcrumb/probes/protocol/sql"
 
 	"go.uber.org/zap/zapcore"
 	"go.yaml.in/yaml/v4"
@@ -34,6 +35,7 @@ type Config struct {
 	InferParents bool `yaml:"infer_parents"`
 
 	HTTP   http1.Config  `yaml:"http"`
+	SQL    sql.Config    `yaml:"sql"`
 	OTLP   otlp.Config   `yaml:"otlp"`
 	Queue  export.Config `yaml:"queue"`
 	Kernel bpf.Config    `yaml:"kernel"`

@@ -26,9 +26,9 @@ import (
 // New returns the protocol. http is HTTP/1, which makes the spans.
 func New(http probes.Protocol) probes.Protocol {
 	return probes.Protocol{
-		Name:   "http2",
-		Framed: true,
-		Detect: detect,
+		Name:     "http2",
+		Captures: probes.CaptureFrames,
+		Detect:   detect,
 		New: func(c *probes.Conn, server bool) probes.Decoder {
 			d := &decoder{conn: *c, server: server, http: http, in: probes.Ingress, out: probes.Egress, streams: map[uint32]*stream{}}
 			if !server {
