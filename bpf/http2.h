@@ -41,8 +41,8 @@ enum {
 	FRAME_PIECES = 32,
 #else
 	FRAMES_SKIPPED = 64, /* large DATA frames passed over at once */
-	FRAMES_A_PIECE = 20, /* frames in one event at most */
-	FRAME_PIECES = 48,   /* events of one call */
+	FRAMES_A_PIECE = 14, /* frames in one event at most */
+	FRAME_PIECES = 60,   /* events of one call */
 #endif
 };
 

@@ -126,3 +126,35 @@ func TestNoSecretIsShown(t *testing.T) {
 		}
 	}
 }
+
+// TestSettingsSayHowStatementsAreRead: where a string ends depends on them.
+func TestSettingsSayHowStatementsAreRead(t *testing.T) {
+	const backslash = `SELECT 'a\'planted', 'b' FROM t`
+	answer := say(rowsOf("a"), tagged("SELECT 0"), idleZ)
+	for _, test := range []struct {
+		name  string
+		parts []part
+		shown string // of the last statement
+	}{
+		{"backslashes escape", hello(ask(q("SET standard_conforming_strings = off")), say(tagged("SET"), param("standard_conforming_strings", "off"), idleZ), ask(q(backslash)), answer), "SELECT ?, ? FROM t"},
+		{"they do not any more", hello(ask(q("SET x")), say(tagged("SET"), param("standard_conforming_strings", "off"), idleZ), ask(q("SET y")), say(tagged("SET"), param("standard_conforming_strings", "on"), idleZ), ask(q(`SELECT '\', 'b' FROM t`)), answer), "SELECT ?, ? FROM t"},
+		{"it is not known", []part{ask(q(backslash)).after(100), answer}, ""},
+		{"it is not known any more", hello(ask(q("SELECT 1")), say(rowsOf("a"), big(100), idleZ).captured(300, 64), ask(q(backslash)), answer), ""},
+		{"characters that look like others", hello(ask(q("SET x")), say(tagged("SET"), param("client_encoding", "SJIS"), idleZ), ask(q("SELECT 1, E'\x83\x5c' || 'planted' FROM t")), answer), "SELECT ?, E"},
+	} {
+		k, err := play(t, New(sql.Sanitised), testConn(nil, true), true, chunks(test.parts, true, whole))
+		list := k.results()
+		if err != nil || len(list) == 0 {
+			t.Errorf("%s: %v, %v", test.name, err, list)
+			continue
+		}
+		last := list[len(list)-1]
+		shown, _ := last.Attrs["db.query.text"].(string)
+		if !strings.HasPrefix(shown, test.shown) || test.shown == "" && shown != "" || strings.Contains(fmt.Sprint(list), "planted") {
+			t.Errorf("%s: %v", test.name, last)
+		}
+		if (last.Attrs["breadcrumb.withheld"] != nil) != (test.shown == "") {
+			t.Errorf("%s: %v", test.name, last)
+		}
+	}
+}

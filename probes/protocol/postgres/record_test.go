@@ -22,9 +22,9 @@ import (
 	"time"
 )
 
-// The recordings in testdata are conversations of real clients with a real server, with the statements that the server has logged:
+// The recordings in testdata are conversations of the clients in testdata/clients with a real server, and the statements that it has logged:
 //
-//	go test ./probes/protocol/postgres -run TestRecord -record psql -- sh -c 'psql -f script.sql'
+//	go test ./probes/protocol/postgres -run TestRecord -record asyncpg -args python3 -P testdata/clients/asyncpg.py
 //
 // The command finds the server by PGHOST, PGPORT, PGUSER, PGDATABASE and PGPASSWORD.
 var record = flag.String("record", "", "record what the command in the arguments says to a server, under this name")

@@ -227,13 +227,13 @@ func (d *decoder) read(b []byte, cut bool) asked {
 	if !ok {
 		t, cut = b, true
 	}
-	what := asked{cut: cut, drops: drops(t)}
-	if d.session.wide {
+	what := asked{drops: drops(t)}
+	if d.session.wide { // what is behind the first character that is not ASCII may be anything
 		if i := bytes.IndexFunc(t, func(r rune) bool { return r >= utf8.RuneSelf }); i >= 0 {
 			t, cut = t[:i], true
 		}
 	}
-	what.statement = d.reader.Read(t, cut, d.session.modes)
+	what.statement, what.cut = d.reader.Read(t, cut, d.session.modes), cut
 	what.context = what.statement.Context
 	return what
 }

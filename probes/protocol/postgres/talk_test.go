@@ -3,12 +3,15 @@
 package postgres
 
 import (
+	"encoding/binary"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"breadcrumb/internal/ledger"
 	"breadcrumb/probes"
+	"breadcrumb/probes/protocol/sql"
 )
 
 // TestEveryStatementThatTheServerLoggedIsASpan holds the spans of recorded conversations to what the server has logged of them.
@@ -84,3 +87,52 @@ func TestEveryStatementThatTheServerLoggedIsASpan(t *testing.T) {
 }
 
 func ptr[T any](v T) *T { return &v }
+
+// TestNothingOfWhatIsBoundOrReturnedIsLeft looks for what recorded conversations hold as values and rows, in the bytes that the decoder
+// leaves and in sanitised spans.
+func TestNothingOfWhatIsBoundOrReturnedIsLeft(t *testing.T) {
+	names, _ := filepath.Glob("testdata/*.talk")
+	found := 0
+	for _, name := range names {
+		talks, err := read(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, talk := range talks {
+			var parts []part
+			for _, m := range talk.moves {
+				parts = append(parts, part{answer: m.answer, data: string(m.data)})
+				found += strings.Count(string(m.data), "planted")
+			}
+			for _, how := range []splitter{whole, steps(512), steps(7)} {
+				events := chunks(parts, true, how)
+				k, _ := play(t, New(sql.Sanitised), testConn(nil, true), true, events)
+				var left [2]strings.Builder
+				for _, ev := range events {
+					left[ev.Dir].Write(ev.Head)
+				}
+				said := left[probes.Ingress].String()
+				for len(said) >= headerSize { // but for statements
+					n := 1 + int(binary.BigEndian.Uint32([]byte(said[1:])))
+					if said[0] == 0 {
+						n = int(binary.BigEndian.Uint32([]byte(said)))
+					}
+					n = min(n, len(said))
+					if said[0] != query && said[0] != parse {
+						left[probes.Egress].WriteString(said[:n])
+					}
+					said = said[n:]
+				}
+				if s := left[probes.Egress].String(); strings.Contains(s, "planted") || strings.Contains(s, "SCRAM") {
+					t.Errorf("%s, %d: %.200q", name, i, s[max(0, strings.Index(s, "planted")-50):])
+				}
+				if s := fmt.Sprint(k.results()); strings.Contains(s, "planted") && strings.Count(s, "planted") != strings.Count(s, "planted FROM nowhere") {
+					t.Errorf("%s, %d: %s", name, i, s)
+				}
+			}
+		}
+	}
+	if found < 1000 {
+		t.Errorf("%d secrets", found)
+	}
+}
