@@ -364,7 +364,7 @@ func (s *scanner) word(k keyword, i, j int) {
 	case k != no && !s.closed:
 		s.guide(k, f)
 	}
-	if k != no && false {
+	if k != no && shown {
 		s.watch(k, f)
 	}
 	s.prev = k
