@@ -41,7 +41,7 @@ const enum need *export_need __attribute__((unused));
 /* Processes that came, for discovery. Few, and read at once: a process may live for milliseconds only. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 16);
+	__uint(max_entries, 1 << 18);
 } processes SEC(".maps");
 
 static __always_inline void tell_process(u32 kind, u32 tgid, u64 of, const char *name)
