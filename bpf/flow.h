@@ -492,7 +492,7 @@ static __noinline void passes_turn(const struct io *io, struct conn *c)
 {
 	u8 asks = c->role == ROLE_SERVER ? DIR_INGRESS : DIR_EGRESS;
 
-	if (io->total == CLOSE_SIZE && c->dir == asks && closes_statement(first_bytes(io)))
+	if (c->ends && io->total == CLOSE_SIZE && c->dir == asks && closes_statement(first_bytes(io)))
 		c->dir = !asks;
 }
 
@@ -1100,8 +1100,7 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	}
 	t->asks = c->role == (dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT);
 	t->answer = c->ends && !t->asks && io->buf.base;
-	if (c->ends)
-		passes_turn(io, c);
+	passes_turn(io, c);
 
 	if (target->flags & TARGET_GO && t->asks)
 		t->ids = read_goids(target, regs->g, regs->sp, c->task);
