@@ -33,6 +33,9 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if *full {
+		scenarios = append(scenarios, more...)
+	}
 	code := m.Run()
 	servers.Clean()
 	os.Exit(code)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
@@ -83,13 +84,23 @@ func (s *Span) Service() string {
 	return name
 }
 
-// Path is the path of the request: servers have it in url.path, clients in url.full.
+// asked finds what a statement is for, in the name of a column.
+var asked = regexp.MustCompile(`\bcall_([0-9a-z]+)_([0-9]+)\b`)
+
+// Path is the path of the request: servers have it in url.path, clients in url.full. That of a statement with a column call_ID_N is
+// /call/ID/N.
 func (s *Span) Path() string {
 	if method := s.Text("rpc.method"); method != "" {
 		return "/" + method
 	}
 	if path := s.Text("url.path"); path != "" {
 		return path
+	}
+	if text := s.Text("db.query.text"); text != "" {
+		if column := asked.FindStringSubmatch(text); column != nil {
+			return "/call/" + column[1] + "/" + column[2]
+		}
+		return ""
 	}
 	full, err := url.Parse(s.Text("url.full"))
 	if err != nil {

@@ -29,6 +29,10 @@ const maxAttrs = 16
 var (
 	// truncatedAttr marks a span of which the statement is not shown to its end, or how it ended was not seen.
 	truncatedAttr = attribute.Bool("breadcrumb.truncated", true)
+	// withheldAttr marks a span of a statement that is not shown as it cannot be read safely.
+	withheldAttr = attribute.Bool("breadcrumb.withheld", true)
+	// unknownAttr marks a span of which the statement is not known, as it was prepared before the agent looked, or unseen.
+	unknownAttr = attribute.Bool("breadcrumb.unknown_fields", true)
 	// unfinishedAttr marks a span of a command that was still under way when the agent stopped.
 	unfinishedAttr = attribute.Bool("breadcrumb.unfinished", true)
 )
@@ -103,6 +107,9 @@ func (d *decoder) read(ex *exchange, text []byte, cut bool) {
 			text, cut = text[:i], true
 		}
 	}
+	if n := len(text); n > 0 && text[n-1] == 0 && !cut {
+		text = text[:n-1] // some clients count it, and to the server it is the end
+	}
 	ex.statement, ex.cut = d.reader.Read(text, cut, d.session.modes), cut
 	ex.change = changeOf(text, ex.statement, cut)
 }
@@ -161,6 +168,9 @@ func (d *decoder) describe(ex *exchange, sp *span.Span) {
 		}
 		if st.Statements > 1 {
 			attrs = append(attrs, semconv.DBOperationBatchSize(st.Statements))
+		}
+		if st.Withheld {
+			attrs = append(attrs, withheldAttr)
 		}
 		sp.Name = d.spanName(st)
 	}
@@ -242,6 +252,10 @@ func (d *decoder) complete(t int64, o outcome, out probes.Out) {
 		}
 		if ex.batch > 1 {
 			attrs = append(attrs, semconv.DBOperationBatchSize(ex.batch))
+		}
+		if ex.statement == nil {
+			attrs = append(attrs, unknownAttr)
+			sp.Partial = true
 		}
 		if o.unknown || ex.cut {
 			attrs = append(attrs, truncatedAttr)

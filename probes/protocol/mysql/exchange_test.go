@@ -99,6 +99,12 @@ func exchangeTests() []exchangeTest {
 		{name: "no database", wire: modern,
 			parts: []part{req(query(ins)), rsp(packet(1, okay(2)))},
 			want:  []want{{text: ins}}},
+		{name: "a text with the end of a string of C", wire: modern, db: "shop", middle: true,
+			parts: []part{req(query(ins + "\x00")), rsp(packet(1, okay(2)))},
+			want:  []want{{text: ins, attrs: in("shop")}}},
+		{name: "a text that cannot be read", wire: modern, db: "shop", middle: true,
+			parts: []part{req(query("SELECT 'SECRET")), rsp(packet(1, fail(1064, "near SECRET")))},
+			want:  []want{{text: "SELECT 'SECRET", attrs: merge(failure("shop", "1064"), attrs{"breadcrumb.withheld": true}), failed: true}}},
 		{name: "an error", wire: modern, db: "shop", middle: true,
 			parts: []part{req(query(ins)), rsp(packet(1, fail(1062, "Duplicate entry 'SECRET' for key")))},
 			want:  []want{{text: ins, attrs: failure("shop", "1062"), failed: true}}},
@@ -262,6 +268,8 @@ func (test *exchangeTest) results(server, middle bool) []result {
 		if w.text != "" {
 			a = statementAttrs(w.text, a)
 			name, _ = a["db.query.summary"].(string)
+		} else {
+			a["breadcrumb.unknown_fields"] = true
 		}
 		if middle {
 			delete(a, "db.namespace")

@@ -235,6 +235,7 @@ func (d *decoder) finish(u *unit, t int64, out probes.Out) {
 	sp.Unanswered = o.kind >= unfinished && sp.State == span.Open
 	if unknowns {
 		attrs = append(attrs, unknownAttr)
+		sp.Partial = true
 	}
 	if u.what.cut {
 		attrs = append(attrs, truncatedAttr)

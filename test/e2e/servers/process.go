@@ -112,6 +112,8 @@ type Options struct {
 	ByTerm bool
 	// Stdin is what it reads; nil: nothing.
 	Stdin *os.File
+	// As is whom it runs as; nil: the test's own user.
+	As *syscall.Credential
 }
 
 // Run starts a program that is stopped when the test ends.
@@ -136,6 +138,7 @@ func Run(t testing.TB, o Options, name string, args ...string) *Process {
 		cmd.Stdin = o.Stdin
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr.Credential = o.As
 	if o.ByTerm {
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
 	}
