@@ -486,16 +486,6 @@ static __noinline int over(const struct io *io)
 	       ends_answer(&end);
 }
 
-/* passes_turn notes of a command to which nothing is said, as it closes a prepared statement, that what comes next begins something.
- * A function of its own, for the sake of the stack. */
-static __noinline void passes_turn(const struct io *io, struct conn *c)
-{
-	u8 asks = c->role == ROLE_SERVER ? DIR_INGRESS : DIR_EGRESS;
-
-	if (c->ends && io->total == CLOSE_SIZE && c->dir == asks && closes_statement(first_bytes(io)))
-		c->dir = !asks;
-}
-
 /* ends_in_blank_line is the cheap case: everything that moved was captured, and is no more than a head. */
 static __always_inline bool ends_in_blank_line(const u8 *text, u32 n, const u32 cap)
 {
@@ -927,32 +917,18 @@ static __always_inline void on_frames(struct telling *t, struct conn *c, const u
 		frames_lost(f);
 }
 
-/* goroutine_calls finds for whom a goroutine makes a call that it writes itself, and returns the flags of that. A function of its
- * own, for the sake of the stack. */
-static __noinline u32 goroutine_calls(u32 tgid, struct conn *c, const struct goids *ids)
-{
-	u32 flags = 0;
-
-	c->cause = ids->id ? goroutine_request(tgid, *ids, &flags) : 0;
-	/* A connection's own writer descends from whoever opened it: that says something of the first call at most. Databases'
-	 * drivers have none: who asks writes. */
-	if ((flags & FLAG_CAUSE_INHERITED) && c->names > 1 && !c->ends)
-		c->cause = 0;
-	return flags;
-}
-
 /* name_call names a call: who makes it, and on whose behalf. */
 static __always_inline u32 name_call(const struct io *io, struct conn *c, struct target *target,
 				     struct thread *thread, struct goids *ids, u64 task)
 {
+	u32 flags = 0;
+
 	new_request(c);
 	if (task && !io->uring) {
 		c->flags &= ~CONN_NOTED;
 		c->cause = target->flags & TARGET_NODE ? node_call() : task_request(io->tgid, task);
-		/* User space finds whether it is so. A pool of connections to a database sends what waits for one within the callback of
-		 * the answer before, which was another request's. */
-		if (target->flags & TARGET_NODE && (c->ends || node_doubts()))
-			return 0;
+		if (target->flags & TARGET_NODE && node_doubts())
+			return 0; /* user space finds whether it is so */
 		ids->id = task;
 		return FLAG_CAUSE_TASK;
 	}
@@ -973,8 +949,14 @@ static __always_inline u32 name_call(const struct io *io, struct conn *c, struct
 		c->cause = 0;
 		return 0;
 	}
-	if (target->flags & TARGET_GO)
-		return goroutine_calls(io->tgid, c, ids);
+	if (target->flags & TARGET_GO) {
+		c->cause = ids->id ? goroutine_request(io->tgid, *ids, &flags) : 0;
+		/* A connection's own writer descends from whoever opened it: that says something of the first
+		 * call at most. */
+		if ((flags & FLAG_CAUSE_INHERITED) && c->names > 1)
+			c->cause = 0;
+		return flags;
+	}
 	c->cause = thread->request;
 	return 0;
 }
@@ -1100,7 +1082,6 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 	}
 	t->asks = c->role == (dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT);
 	t->answer = c->ends && !t->asks && io->buf.base;
-	passes_turn(io, c);
 
 	if (target->flags & TARGET_GO && t->asks)
 		t->ids = read_goids(target, regs->g, regs->sp, c->task);

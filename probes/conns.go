@@ -18,6 +18,7 @@ import (
 	"breadcrumb/internal/span"
 
 	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -107,6 +108,7 @@ type conn struct {
 	unix    bool
 	decoder Decoder // nil: not known yet, or muted
 	muted   bool
+	ends    bool      // it is to a database
 	next    [2]uint64 // position behind the last chunk, by direction
 
 	// While the protocol is not known:
@@ -324,6 +326,13 @@ func caller(e *bpf.CallerEvent) span.Evidence {
 	return ev
 }
 
+// isNode says whether it is a process of Node's.
+func isNode(t *span.Target) bool {
+	return slices.ContainsFunc(t.Resource, func(a attribute.KeyValue) bool {
+		return a.Key == semconv.ProcessRuntimeNameKey && a.Value.AsString() == "nodejs"
+	})
+}
+
 func causeSource(flags uint32) span.Source {
 	switch {
 	case flags&bpf.FlagCauseGoroutine != 0:
@@ -376,6 +385,14 @@ func (c *Conns) data(record []byte) {
 	}
 	if e.Hdr.Tgid != k.Target.PID {
 		c.move(k, e.Hdr.Tgid)
+	}
+	if k.ends && e.Flags&bpf.FlagCauseTask != 0 && isNode(k.Target) {
+		// A pool of connections to a database sends what waits for one within the callback of the answer before, which was
+		// another request's: it is believed only where what comes after confirms it.
+		ev.Task = 0
+		if ev.Cause.IsValid() {
+			ev.CauseSource = span.SourceThread
+		}
 	}
 	k.next[ch.Dir] = ch.Pos + ch.Total
 	c.sink.Moved(e.Hdr.Tgid, e.Tid, k.ID, uint8(ch.Dir))
@@ -501,7 +518,7 @@ func (c *Conns) claim(k *conn, p *Protocol, server bool, ch *Chunk, from int, he
 		verdict = verdicts[p.Captures].server
 	}
 	_ = c.kernel.Verdict(k.ID, verdict)
-	k.decoder = p.New(&k.Conn, server)
+	k.decoder, k.ends = p.New(&k.Conn, server), p.Captures == CaptureEnds
 	if d, ok := k.decoder.(methodTaker); ok {
 		for _, m := range c.methods[k.ID] {
 			d.Method(m.stream, m.name, c)
