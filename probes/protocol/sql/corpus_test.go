@@ -12,20 +12,30 @@ type sample struct {
 
 // text is a sample as it is sent, and the parts of it that must not be shown.
 func (s sample) text() (text string, secrets []string) {
+	text, spans := s.spans()
+	for _, at := range spans {
+		secrets = append(secrets, text[at[0]:at[1]])
+	}
+	return text, secrets
+}
+
+// spans is where those parts are.
+func (s sample) spans() (text string, spans [][2]int) {
 	var b strings.Builder
 	rest := s.marked
 	for {
 		before, after, ok := strings.Cut(rest, "«")
 		b.WriteString(before)
 		if !ok {
-			return b.String(), secrets
+			return b.String(), spans
 		}
 		secret, next, ok := strings.Cut(after, "»")
 		if !ok {
 			panic("no end of a secret: " + s.marked)
 		}
+		start := b.Len()
 		b.WriteString(secret)
-		secrets = append(secrets, secret)
+		spans = append(spans, [2]int{start, b.Len()})
 		rest = next
 	}
 }
@@ -627,6 +637,7 @@ var mysqlOnly = []sample{
 	{`INSERT INTO t (a, b) VALUES («4111», '«s3cr3t»'), («4222», 'x') ON DUPLICATE KEY UPDATE a = VALUES(a), b = VALUES(b), c = '«hunter2zz»'`, nil},
 	{`INSERT INTO t VALUES ROW(«4111», '«s3cr3t»'), ROW(«4222», '«hunter2zz»')`, nil},
 	{`INSERT INTO t (a) VALUE («4111»), («4222»)`, nil},
+	{`INSERT INTO t VALUES («4111»), («4222»; SELECT a FROM u`, nil},
 	{`INSERT INTO t (a) VALUES («4111»), («4222») AS new ON DUPLICATE KEY UPDATE a = new.a + «4333»`, nil},
 	{`INSERT HIGH_PRIORITY INTO t (value) VALUES ('«s3cr3t»')`, nil},
 	{`INSERT INTO t (value, b) VALUES ('«s3cr3t»', «4111»), ('x', «4222»)`, nil},

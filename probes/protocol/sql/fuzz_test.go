@@ -4,6 +4,7 @@ package sql
 
 import (
 	"bytes"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -38,6 +39,7 @@ func FuzzRead(f *testing.F) {
 		again(t, d, m, text, true)
 		for version := range 2 {
 			shownHasNoLiterals(t, d, m, text, version)
+			shownIsNoValue(t, d, m, text, version)
 			noPrefixShowsALiteral(t, d, m, text, version)
 		}
 	})
@@ -52,6 +54,50 @@ func shownHasNoLiterals(t *testing.T, d Dialect, m Modes, text []byte, version i
 	}
 	for _, l := range literals(tokens) {
 		t.Errorf("%d %+v %q (%d): %q in %q", d, m, text, version, st.Text[l.start:l.end], st.Text)
+	}
+}
+
+// shownIsNoValue looks for all words that are shown of a text among the words and names that the reference finds in it.
+func shownIsNoValue(t *testing.T, d Dialect, m Modes, text []byte, version int) {
+	st := New(d, Sanitised).Read(text, false, m)
+	if st.Withheld || len(text) > 1000 || d == MySQL && version == 1 && inComment.Match(text) {
+		return
+	}
+	tokens, ok := reference(d, m, text, version)
+	if !ok {
+		t.Errorf("%d %+v %q (%d): read, but no server does: %+v", d, m, text, version, st)
+	}
+	words := map[string]bool{}
+	for _, token := range tokens {
+		switch token.kind {
+		case wordKind, nameKind:
+			for _, w := range wordsOf(string(text[token.start:token.end])) {
+				words[w] = true
+			}
+		}
+	}
+	for _, w := range wordsOf(shown(st)) {
+		if !words[w] && !ownWord[w] {
+			t.Errorf("%d %+v %q (%d): %q in %q", d, m, text, version, w, shown(st))
+		}
+	}
+}
+
+// wordsOf are the words of a text. In PostgreSQL one may touch a parameter.
+func wordsOf(text string) []string {
+	return wordPattern.FindAllString(parameter.ReplaceAllString(text, "$$ "), -1)
+}
+
+var parameter = regexp.MustCompile(`\$[0-9]+`)
+
+var inComment = regexp.MustCompile(`/\*M?!`)
+
+// ownWord are the words that need not be in the text as they are shown.
+var ownWord = map[string]bool{batch: true}
+
+func init() {
+	for _, w := range words {
+		ownWord[w] = true
 	}
 }
 

@@ -289,18 +289,18 @@ func (s *scanner) scanPrefixed(i, j int) int {
 		}
 		return 0
 	case text[j] == '"':
-		if s.mysql && !s.modes.ANSIQuotes && text[i] == '_' {
+		if s.mysql && !s.modes.ANSIQuotes && text[i] == '_' && j > i+1 {
 			return s.scanString(j+1, '"', s.escapes())
 		}
 		return 0
-	case s.mysql && text[i] == '_':
+	case s.mysql && text[i] == '_' && j > i+1:
 		return s.scanString(j+1, '\'', s.escapes())
 	case j != i+1:
 		return 0
 	case first == 'n':
 		return s.scanString(j+1, '\'', s.escapes())
 	case first == 'b', first == 'x':
-		return s.scanBits(j + 1)
+		return s.scanBits(j+1, first == 'x')
 	case first == 'e' && !s.mysql:
 		return s.scanString(j+1, '\'', true)
 	}
@@ -353,7 +353,7 @@ func (s *scanner) scanString(i int, q byte, escapes bool) int {
 }
 
 // scanBits takes a string of bits or hexadecimal digits, whose contents begin at i. There are no quotes in it.
-func (s *scanner) scanBits(i int) int {
+func (s *scanner) scanBits(i int, hexadecimal bool) int {
 	for {
 		n := bytes.IndexByte(s.text[i:], '\'')
 		if n < 0 {
@@ -361,7 +361,7 @@ func (s *scanner) scanBits(i int) int {
 		}
 		if s.mysql {
 			for _, c := range s.text[i : i+n] {
-				if !(c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'f') {
+				if !(c == '0' || c == '1' || hexadecimal && hexValue(c) >= 0) {
 					return broken // the server refuses it
 				}
 			}

@@ -66,15 +66,15 @@ const (
 // frame is a level of parentheses.
 type frame struct {
 	clause clause
-	first  bool // nothing has come in it
 	reads  bool // a FROM names tables, and is not a part of a function's arguments
 	using  bool // a USING names tables
 	aside  bool // it is of a common table expression, or in one
 	list   bool // it is a list that is folded
 
+	several bool // an item has ended
+
 	// Where, in what is shown, the item before and the present one are.
-	before, beforeEnd, item int
-	items                   int
+	before, beforeEnd, item uint16
 }
 
 // setting is where a SET is. Its value is never shown: it need not be a literal.
@@ -107,6 +107,7 @@ type outline struct {
 	frames [maxDepth]frame
 	depth  int
 	prev   keyword // the token before
+	opened bool    // it is an opening parenthesis
 	rows   rows
 	level  int // the depth of the VALUES
 
@@ -152,7 +153,7 @@ type outline struct {
 
 // reset makes ready for another text.
 func (o *outline) reset() {
-	o.depth, o.prev, o.rows = 0, no, noRows
+	o.depth, o.prev, o.opened, o.rows = 0, no, false, noRows
 	o.statements, o.operation, o.mixed, o.different, o.tables, o.procedures = 0, noOperation, false, false, 0, 0
 	o.first, o.context = o.first[:0], nil
 	o.next()
@@ -222,8 +223,7 @@ func (s *scanner) value() {
 		s.finish(false)
 	}
 	s.rowsEnd()
-	s.prev = no
-	s.top().first = false
+	s.prev, s.opened = no, false
 }
 
 // token shows a token that is not looked at.
@@ -274,8 +274,7 @@ func (s *scanner) sign(i int) {
 	if s.rows != noRows {
 		s.rowsEnd()
 	}
-	s.prev = no
-	s.top().first = false
+	s.prev, s.opened = no, false
 	s.put(s.text[i : i+1])
 }
 
@@ -333,7 +332,12 @@ func (s *scanner) setWord(k keyword) bool {
 
 // word takes a word.
 func (s *scanner) word(k keyword, i, j int) {
-	f := s.top()
+	if k == no && !s.fresh && s.want == 0 && s.setting == noSetting && s.rows == noRows && !s.secret {
+		s.prev, s.opened = no, false // as most are
+		s.blank = s.blank || s.marked
+		s.put(s.text[i:j])
+		return
+	}
 	shown := true
 	switch {
 	case s.setting != noSetting:
@@ -356,6 +360,7 @@ func (s *scanner) word(k keyword, i, j int) {
 			s.rowsEnd()
 		}
 	}
+	f := s.top()
 	switch {
 	case s.fresh:
 		s.begin(k)
@@ -367,8 +372,7 @@ func (s *scanner) word(k keyword, i, j int) {
 	if k != no && shown {
 		s.watch(k, f)
 	}
-	s.prev = k
-	f.first = false
+	s.prev, s.opened = k, false
 	if shown {
 		s.blank = s.blank || s.marked
 		s.put(s.text[i:j])
@@ -419,8 +423,7 @@ func (s *scanner) quoted(i, j int) {
 	if s.want != 0 && s.depth == s.wantDepth && s.quiet&^quietFull == 0 {
 		s.nameWord(no, i, j)
 	}
-	s.prev = no
-	s.top().first = false
+	s.prev, s.opened = no, false
 	if shown {
 		s.put(s.text[i:j])
 	}
@@ -520,7 +523,6 @@ func tell[T string | []byte](s *scanner, name T) {
 func (s *scanner) open(i int) {
 	f := s.top()
 	child := frame{
-		first: true,
 		aside: f.aside || f.clause == withClause && (s.prev == kAs || s.prev == kMaterialized),
 		list:  s.prev == kIn || s.prev == kArray,
 	}
@@ -551,10 +553,10 @@ func (s *scanner) open(i int) {
 			s.rowsEnd()
 		}
 	}
-	s.prev, f.first = no, false
+	s.prev, s.opened = no, true
 	s.put(s.text[i : i+1])
 	if s.depth++; s.depth < maxDepth {
-		child.item = len(s.out)
+		child.item = uint16(len(s.out)) // below maxText
 	} else {
 		child = frame{}
 	}
@@ -590,15 +592,20 @@ func (s *scanner) close(i int) {
 	} else {
 		s.rowsEnd()
 	}
-	s.prev = kClosed
+	s.prev, s.opened = kClosed, false
 }
 
 // flush shows a comma or a semicolon behind which nothing comes.
 func (s *scanner) flush() {
-	if s.sep != 0 && s.quiet == 0 {
-		s.out = append(s.out, s.sep)
-		s.sep = 0
+	if s.sep == 0 || s.quiet != 0 {
+		return
 	}
+	if len(s.out) == maxText {
+		s.quiet |= quietFull
+		return
+	}
+	s.out = append(s.out, s.sep)
+	s.sep = 0
 }
 
 // comma takes a comma.
@@ -625,7 +632,7 @@ func (s *scanner) comma() {
 	case f.clause == withClause && s.prev == kClosed:
 		s.seek(wantWith, s.role)
 	}
-	s.prev, f.first, s.blank = no, false, false
+	s.prev, s.opened, s.blank = no, false, false
 	if s.quiet == 0 {
 		s.flush()
 		s.sep = ','
@@ -637,7 +644,7 @@ func (s *scanner) semicolon() {
 	if s.want != 0 && s.depth == s.wantDepth {
 		s.finish(false)
 	}
-	s.secret, s.joined, s.blank = false, false, false
+	s.secret, s.joined, s.opened, s.blank = false, false, false, false
 	if s.depth > 0 && !s.mysql { // in a rule's list of commands
 		s.prev = kEnded
 		if s.quiet == 0 {
@@ -667,7 +674,7 @@ func (s *scanner) end() {
 	s.endStatement()
 	if s.cut && s.quiet&quietFull == 0 {
 		for d := 1; d <= s.depth && d < maxDepth; d++ {
-			if f := &s.frames[d]; f.list && f.items > 0 {
+			if f := &s.frames[d]; f.list && f.several {
 				s.out = s.out[:f.beforeEnd] // a further item may be like the one before
 				break
 			}
@@ -708,28 +715,28 @@ func (o *outline) does() operation {
 
 // item ends an item of a list. Of items that are alike, the first is shown, and of different values a question mark.
 func (s *scanner) item(f *frame) {
-	start := f.item
-	if s.quiet != 0 || start >= len(s.out) {
+	start, end := f.item, uint16(len(s.out))
+	if s.quiet != 0 || start >= end {
 		f.list = false
 		return
 	}
-	if item := s.out[start:]; f.items > 0 {
+	fresh := true
+	if item := s.out[start:]; f.several {
 		before := s.out[f.before:f.beforeEnd]
 		a, b := formOf(before), formOf(item)
 		switch {
 		case alike(before, item), a == someRow && b == someRow:
-			s.out = s.out[:f.beforeEnd]
+			s.out, fresh = s.out[:f.beforeEnd], false
 		case a == someValue && b == someValue:
-			s.out = append(s.out[:f.before], mark...)
-			f.beforeEnd = len(s.out)
-		default:
-			f.before, f.beforeEnd = start, len(s.out)
+			s.out, fresh = append(s.out[:f.before], mark...), false
+			f.beforeEnd = uint16(len(s.out))
 		}
-	} else {
-		f.before, f.beforeEnd = start, len(s.out)
 	}
-	f.items++
-	f.item = len(s.out) + len(", ")
+	if fresh {
+		f.before, f.beforeEnd = start, end
+	}
+	f.several = true
+	f.item = uint16(len(s.out) + len(", "))
 }
 
 // alike says that two items are the same, but for the numbers of parameters.
@@ -923,13 +930,13 @@ func (s *scanner) guide(k keyword, f *frame) {
 			s.act(k, f)
 		}
 	case kInsert, kUpdate, kDelete, kReplace, kMerge, kValues, kTable:
-		if s.sub || f.first && f.aside || f.clause == withClause && s.prev == kClosed {
+		if s.sub || s.opened && f.aside || f.clause == withClause && s.prev == kClosed {
 			s.act(k, f)
 		} else if k == kValues {
 			f.clause = noClause
 		}
 	case kWith:
-		if s.sub || f.first || s.prev == kAs || (s.verb == kInsert || s.verb == kReplace) && !f.reads {
+		if s.sub || s.opened || s.prev == kAs || (s.verb == kInsert || s.verb == kReplace) && !f.reads {
 			s.with(f)
 		}
 	case kFrom:

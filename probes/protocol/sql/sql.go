@@ -4,9 +4,24 @@
 // of it: the statement without its values, what it does, and to which tables. It does not know protocols, and it checks no syntax:
 // it follows the databases' own lexical rules, so that no value is ever taken for something else, and is guided by a few keywords.
 //
+// Of a text, Sanitised shows
+//   - a question mark for each literal: strings of all forms, with their prefix; strings that are joined; numbers, without their sign
+//     and with all that is written together with them. TRUE, FALSE, NULL and DEFAULT stay, as do parameters;
+//   - of a list behind IN or ARRAY, one of several items in a row that are alike, and one question mark for several values or
+//     parameters that are not: IN (?), IN ($1), IN ((?, ?)), IN (lower(?)); of the rows of VALUES, the first;
+//   - a question mark for the value of a setting, up to the end of the statement (SET x = ?, ALTER ROLE r SET x TO ?), as it may be a
+//     word, and for what stands where a password does;
+//   - no comments, but the code in those that MySQL executes; one blank for white space, and none inside parentheses or before commas;
+//     no semicolon at the end.
+//
+// What is shown reads as the same statement again, so it can be shown once more. A text is withheld if it is broken, or if servers of
+// different versions would read it in different ways: a string, comment or name in quotes that does not end; a character that is
+// none of SQL; a string or name that touches a number, or a word, other than a keyword, that touches a string's end, which is what
+// quotes make that were not escaped; code in a comment that would end elsewhere as a comment.
+//
 // Lexical rules: https://www.postgresql.org/docs/18/sql-syntax-lexical.html and src/backend/parser/scan.l of PostgreSQL,
 // https://dev.mysql.com/doc/refman/8.4/en/language-structure.html and sql/sql_lex.cc of MySQL.
-// What to say: https://opentelemetry.io/docs/specs/semconv/database/database-spans/.
+// What to say: https://opentelemetry.io/docs/specs/semconv/db/database-spans/.
 package sql
 
 import (
@@ -56,7 +71,8 @@ type Statement struct {
 	// ("SELECT", "CREATE TABLE", "START TRANSACTION"). It is one of a fixed set, and empty for what is not among that. Of several
 	// statements it is "BATCH " and the operation that they have in common, or "BATCH".
 	Operation string
-	// Collection is db.collection.name: the table, if there is one in the whole text; as it stands there, with schema and quotes.
+	// Collection is db.collection.name: the table, if there is one in the whole text; as it stands there, with schema and quotes, as
+	// the conventions have names in summaries. Of a query that is cut it is not known.
 	Collection string
 	// Procedure is db.stored_procedure.name: what a CALL calls.
 	Procedure string
@@ -65,7 +81,7 @@ type Statement struct {
 	Summary string
 	// Context is the trace context in a comment, by https://google.github.io/sqlcommenter/spec/; zero if there is none.
 	Context span.Context
-	// Statements is how many statements the text holds, of which a routine's body belongs to its CREATE.
+	// Statements is how many statements the text holds. A routine's body belongs to its CREATE, in MySQL with all that follows it.
 	Statements int
 	// Withheld says that the text cannot be read safely: it is broken, or reads in two ways. Then only what cannot be a value is
 	// told, an operation.
