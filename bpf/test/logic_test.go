@@ -518,12 +518,14 @@ func TestNodeKnowsForWhomItRuns(t *testing.T) {
 	}
 }
 
+// streamStep is struct stream_step.
+type streamStep struct {
+	id, word                  uint64
+	conn, stream, told, block uint32
+}
+
 func TestStreamsAreToldOnce(t *testing.T) {
 	objs := load(t)
-	type step struct {
-		id, word                  uint64
-		conn, stream, told, block uint32
-	}
 	ids := map[uint64]bool{}
 	for i, test := range []struct {
 		stream uint32
@@ -536,13 +538,13 @@ func TestStreamsAreToldOnce(t *testing.T) {
 		{337, false}, {337, false}, // long past: it is told again
 		{1<<31 - 1, false},
 	} {
-		in := step{conn: 1, stream: test.stream}
+		in := streamStep{conn: 1, stream: test.stream}
 		run(t, objs.Stream, &in)
 		if in.told != 0 != test.told {
 			t.Errorf("step %d, stream %d: told %v, want %v", i, test.stream, in.told != 0, test.told)
 		}
 		ids[in.id] = true
-		other := step{conn: 2, stream: test.stream}
+		other := streamStep{conn: 2, stream: test.stream}
 		run(t, objs.Stream, &other)
 		if other.id == in.id {
 			t.Errorf("stream %d has the same id on two connections", test.stream)
@@ -571,10 +573,7 @@ func TestWholeHeaderBlocksAreRecognised(t *testing.T) {
 		{"GET / HT", 0},
 		{"\x16\x03\x01\x02\x00\x01\x00\x01", 0}, // TLS
 	} {
-		in := struct {
-			id, word                  uint64
-			conn, stream, told, block uint32
-		}{word: binary.LittleEndian.Uint64([]byte(test.frame)), conn: 3, stream: 1}
+		in := streamStep{word: binary.LittleEndian.Uint64([]byte(test.frame)), conn: 3, stream: 1}
 		run(t, objs.Stream, &in)
 		if in.block != test.block {
 			t.Errorf("%q: a block at %d, want %d", test.frame, in.block, test.block)
