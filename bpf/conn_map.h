@@ -318,7 +318,8 @@ static __always_inline struct conn *conn_meet(struct sock *sk, u64 inode, u16 fa
 	return conn_add((u64)sk, inode, tgid, flags);
 }
 
-/* untold says where bytes were not told that they may have been of a header block. */
+/* untold has user space know that bytes were not told before it was known what the connection speaks: a header block, or a message, may
+ * have been among them. */
 static __always_inline void untold(struct conn *c)
 {
 	if (c->told[DIR_INGRESS] < c->pos[DIR_INGRESS] || c->told[DIR_EGRESS] < c->pos[DIR_EGRESS])

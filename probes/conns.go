@@ -108,7 +108,7 @@ type conn struct {
 	unix    bool
 	decoder Decoder // nil: not known yet, or muted
 	muted   bool
-	ends    bool      // it is to a database
+	queued  bool      // it is Node's, to a database: a pool may send over it what another request has waited for
 	next    [2]uint64 // position behind the last chunk, by direction
 
 	// While the protocol is not known:
@@ -386,9 +386,8 @@ func (c *Conns) data(record []byte) {
 	if e.Hdr.Tgid != k.Target.PID {
 		c.move(k, e.Hdr.Tgid)
 	}
-	if k.ends && e.Flags&bpf.FlagCauseTask != 0 && isNode(k.Target) {
-		// A pool of connections to a database sends what waits for one within the callback of the answer before, which was
-		// another request's: it is believed only where what comes after confirms it.
+	if k.queued && e.Flags&bpf.FlagCauseTask != 0 {
+		// It does so within the callback of the answer before: that is believed only where what comes after confirms it.
 		ev.Task = 0
 		if ev.Cause.IsValid() {
 			ev.CauseSource = span.SourceThread
@@ -518,7 +517,7 @@ func (c *Conns) claim(k *conn, p *Protocol, server bool, ch *Chunk, from int, he
 		verdict = verdicts[p.Captures].server
 	}
 	_ = c.kernel.Verdict(k.ID, verdict)
-	k.decoder, k.ends = p.New(&k.Conn, server), p.Captures == CaptureEnds
+	k.decoder, k.queued = p.New(&k.Conn, server), p.Captures == CaptureEnds && isNode(k.Target)
 	if d, ok := k.decoder.(methodTaker); ok {
 		for _, m := range c.methods[k.ID] {
 			d.Method(m.stream, m.name, c)

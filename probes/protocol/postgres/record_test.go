@@ -208,7 +208,7 @@ func startServer(t *testing.T) *server {
 	t.Helper()
 	programs, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
 	if len(programs) == 0 {
-		t.Skip("there is no PostgreSQL")
+		t.Fatal("there is no PostgreSQL in /usr/lib/postgresql: install postgresql")
 	}
 	bin := filepath.Dir(programs[len(programs)-1])
 	dir, err := os.MkdirTemp("/tmp", "postgres")
@@ -220,7 +220,7 @@ func startServer(t *testing.T) *server {
 	if os.Getuid() == 0 { // which the server refuses
 		who, err := user.Lookup("postgres")
 		if err != nil {
-			t.Skip(err)
+			t.Fatal(err)
 		}
 		uid, _ := strconv.Atoi(who.Uid)
 		gid, _ := strconv.Atoi(who.Gid)
