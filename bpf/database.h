@@ -13,6 +13,7 @@ enum {
 	ANSWER_HEAD = 352, /* bytes of the beginning of a piece of a database's answer that are captured */
 	ANSWER_TAIL = 64,  /* and of its end */
 	ANSWER_END = 16,   /* bytes in which an end shows */
+	CLOSE_SIZE = 9,	   /* of COM_STMT_CLOSE */
 };
 
 enum database_side {
@@ -35,6 +36,12 @@ static __always_inline u32 database_start(u64 word)
 	if (!((u32)word & 0xffffff00) && (word >> 32 & 0xff) == 10 && digit >= '1' && digit <= '9')
 		return DATABASE_ANSWERS;
 	return DATABASE_NONE;
+}
+
+/* closes_statement says whether it is MySQL's COM_STMT_CLOSE: a packet of five bytes, number 0. */
+static __always_inline bool closes_statement(u64 word)
+{
+	return (u32)word == 5 && (word >> 32 & 0xff) == 0x19;
 }
 
 struct answer_end {

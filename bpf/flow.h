@@ -89,12 +89,19 @@ struct telling {
 	u32 flags; /* enum event_flag */
 	u32 off;   /* bytes told so far */
 	u32 at;	   /* HTTP/2: of the call's bytes, where io.buf begins */
+	u64 sp;	   /* of who makes the call: what struct call_regs says */
+	u64 g;
+	u64 java;
+	u64 word; /* the first of the bytes; 0: not looked at */
 	u8 dir;
+	u8 turn;   /* the other direction's bytes were the last */
+	u8 start;  /* a message begins */
 	u8 asks;   /* it is the direction of requests */
 	u8 answer; /* it is that of answers, from a database, and they can be read */
 };
 
-/* STEP is a function of what is told and its connection that is verified for itself. */
+/* STEP is a function of what is told and its connection that is verified for itself: what comes before it does not multiply what is
+ * looked at within, and its stack is free again after it. CALL_STEP is one that is told of the process and the thread as well. */
 #ifdef OLD_KERNEL
 struct work {
 	struct telling t;
@@ -130,6 +137,12 @@ static __always_inline struct conn *conn_told(struct work *w)
 	struct conn *c = conn_told(w);                                                                       \
 	struct telling *t = w ? &w->t : 0
 #define DO_STEP(name, t, c) name(0)
+#define CALL_STEP(name) STEP(name)
+#define CALL_WORK                                                                                            \
+	STEP_WORK;                                                                                           \
+	struct target *target = t ? target_of(t->io.tgid) : 0
+#define CALL_THREAD struct thread *thread = t ? thread_find(0, t->io.tid) : 0
+#define DO_CALL_STEP(name, t, c, target, thread) name(0)
 #define GATHER_STEP(name) __noinline int name(u32 unused)
 #define GATHER_WORK                                                                                          \
 	struct work *w = work();                                                                             \
@@ -152,6 +165,11 @@ static __always_inline struct conn *conn_told(struct work *w)
 #define STEP(name) __noinline int name(struct telling *t, struct conn *c)
 #define STEP_WORK
 #define DO_STEP(name, t, c) name(t, c)
+#define CALL_STEP(name)                                                                                      \
+	__noinline int name(struct telling *t, struct conn *c, struct target *target, struct thread *thread)
+#define CALL_WORK asm volatile("" ::"r"(target), "r"(thread)) /* as above */
+#define CALL_THREAD
+#define DO_CALL_STEP(name, t, c, target, thread) name(t, c, target, thread)
 #define GATHER_STEP(name) __noinline int name(struct gathering *g, struct gathered_text *to)
 #define GATHER_WORK
 #define DO_GATHER(name, g, to) name(g, to)
@@ -293,13 +311,13 @@ static __always_inline u8 byte_at(const struct io *io, u32 off)
 }
 
 /* meets finds out what a connection speaks, by bytes that say so: of one that was open before, a whole block of HTTP/2's header
- * fields; of a new one, how those to databases begin. A function of its own, for the sake of the stack. */
-static __noinline void meets(const struct io *io, struct conn *c, u64 word, u32 dir)
+ * fields; of a new one, how those to databases begin. */
+static __always_inline void meets(const struct telling *t, struct conn *c, const u32 dir)
 {
 	u32 block, begins, side;
 
 	if (!(c->flags & CONN_ESTABLISHED)) {
-		side = c->pos[dir & 1] ? DATABASE_NONE : database_start(word);
+		side = c->pos[dir] ? DATABASE_NONE : database_start(t->word);
 		if (side == DATABASE_NONE)
 			return;
 		c->protocol = PROTOCOL_TURNS;
@@ -308,10 +326,10 @@ static __noinline void meets(const struct io *io, struct conn *c, u64 word, u32 
 		return;
 	}
 	c->flags &= ~CONN_FRAMES;
-	if (usual_frame(word))
+	if (usual_frame(t->word))
 		c->flags |= CONN_FRAMES;
-	block = headers_frame(word);
-	begins = block ? begins_block(byte_at(io, block)) : 0;
+	block = headers_frame(t->word);
+	begins = block ? begins_block(byte_at(&t->io, block)) : 0;
 	if (begins)
 		speaks_http2(c, (begins == 1) == (dir == DIR_INGRESS) ? ROLE_SERVER : ROLE_CLIENT);
 }
@@ -475,8 +493,8 @@ full:
 	return 0;
 }
 
-/* over says whether a piece of an answer looks like its end. A function of its own, for the sake of the stack. */
-static __noinline int over(const struct io *io)
+/* over says whether a piece of an answer looks like its end. */
+static __always_inline bool over(const struct io *io)
 {
 	struct answer_end end = {};
 
@@ -879,14 +897,18 @@ full:
 	return 0;
 }
 
-/* on_frames is on_bytes for HTTP/2. */
-static __always_inline void on_frames(struct telling *t, struct conn *c, const u32 dir)
+/* on_frames tells of a call's frames of HTTP/2. */
+STEP(on_frames)
 {
-	struct frames *f = &c->frames[dir];
+	STEP_WORK;
+	struct frames *f;
 
+	if (!t || !c)
+		return 0;
+	f = &c->frames[t->dir & 1];
 	if (!t->io.buf.base && !f->lost && !f->have && f->left >= t->io.total) {
 		f->left -= t->io.total; /* a body that sendfile moves */
-		return;
+		return 0;
 	}
 	if (f->lost || !t->io.buf.base) {
 		/* The call is taken to begin with a frame. If it does not, that shows most often. */
@@ -894,7 +916,7 @@ static __always_inline void on_frames(struct telling *t, struct conn *c, const u
 		c->flags |= CONN_LOST;
 		if (!t->io.buf.base) {
 			frames_lost(f);
-			return;
+			return 0;
 		}
 	}
 	if (f->left && !f->shown) {
@@ -907,14 +929,15 @@ static __always_inline void on_frames(struct telling *t, struct conn *c, const u
 		if (!f->left && !f->have)
 			DO_STEP(skip_data, t, c);
 		if (t->off >= t->io.total)
-			return;
+			return 0;
 		if (t->io.buf.segments)
 			DO_STEP(advance, t, c);
 		if (!DO_STEP(tell_frames, t, c) || f->lost)
-			return;
+			return 0;
 	}
 	if (t->off < t->io.total)
 		frames_lost(f);
+	return 0;
 }
 
 /* name_call names a call: who makes it, and on whose behalf. */
@@ -951,9 +974,9 @@ static __always_inline u32 name_call(const struct io *io, struct conn *c, struct
 	}
 	if (target->flags & TARGET_GO) {
 		c->cause = ids->id ? goroutine_request(io->tgid, *ids, &flags) : 0;
-		/* A connection's own writer descends from whoever opened it: that says something of the first
-		 * call at most. */
-		if ((flags & FLAG_CAUSE_INHERITED) && c->names > 1)
+		/* A connection's own writer descends from whoever opened it: that says something of the first call at
+		 * most. Databases' drivers have none: who asks writes. */
+		if ((flags & FLAG_CAUSE_INHERITED) && c->names > 1 && !c->ends)
 			c->cause = 0;
 		return flags;
 	}
@@ -982,120 +1005,129 @@ static __always_inline void catch_up(struct conn *c, const u32 dir)
 	submit(e);
 }
 
-/* on_bytes is called once for each call that moved bytes; t->io is set. */
-static __always_inline void on_bytes(struct telling *t, struct conn *c, struct target *target,
-				     struct thread *thread, const struct call_regs *regs, const u32 dir)
+/* follow_sequence finds bytes that moved unseen (splice, io_uring): they show in TCP's own count. A FIN counts as one. */
+static __always_inline void follow_sequence(const struct io *io, struct conn *c, const u32 dir)
 {
-	const struct io *io = &t->io;
-	u32 verdict = verdict_of(c->id);
-	u64 end = c->pos[dir] + io->total;
-	bool turn, start;
-	bool kept = true;
-	u64 word = 0;
-	u64 task = 0;
+	u32 skipped = io->seq - c->seq[dir];
 
-	/* Bytes that moved unseen (splice, io_uring) show in TCP's own count. A FIN counts as one. */
-	if (io->tcp) {
-		u32 skipped = io->seq - c->seq[dir];
+	if (c->last[dir] && skipped > 1 && skipped < 1U << 31) {
+		struct frames *f = &c->frames[dir];
 
-		if (c->last[dir] && skipped > 1 && skipped < 1U << 31) {
-			struct frames *f = &c->frames[dir];
-
-			c->pos[dir] += skipped;
-			end += skipped;
-			if (f->left >= skipped && !f->shown)
-				f->left -= skipped;
-			else if (c->protocol == PROTOCOL_HTTP2)
-				frames_lost(f);
-		}
-		c->seq[dir] = io->seq + io->total;
+		c->pos[dir] += skipped;
+		if (f->left >= skipped && !f->shown)
+			f->left -= skipped;
+		else if (c->protocol == PROTOCOL_HTTP2)
+			frames_lost(f);
 	}
-	turn = !(c->flags & CONN_STARTED) || c->dir != dir;
-	c->flags |= CONN_STARTED;
-	c->dir = dir;
-	c->last[dir] = io->total > QUIET_FROM ? io->end : io->begin;
-	t->dir = dir;
+	c->seq[dir] = io->seq + io->total;
+}
 
-	if (verdict == VERDICT_MUTE || verdict == VERDICT_OPAQUE) {
-		count(STAT_MUTED);
-		if (verdict == VERDICT_MUTE && turn && dir == DIR_INGRESS)
-			__sync_fetch_and_add(&target->muted, 1);
-		c->pos[dir] = end;
+/* is_decided has the connection speak what user space has found that it does. */
+static __always_inline void is_decided(struct conn *c, u32 verdict)
+{
+	u32 role = verdict == VERDICT_HTTP_SERVER || verdict == VERDICT_HTTP2_SERVER ||
+				   verdict == VERDICT_DATABASE_SERVER
+			   ? ROLE_SERVER
+			   : ROLE_CLIENT;
+
+	if (c->head_left)
+		c->head_left = head_limit;
+	if (verdict == VERDICT_HTTP2_SERVER || verdict == VERDICT_HTTP2_CLIENT) {
+		speaks_http2(c, role);
 		return;
 	}
-	if (c->protocol == PROTOCOL_UNKNOWN && verdict != VERDICT_NONE) {
-		u32 role = verdict == VERDICT_HTTP_SERVER || verdict == VERDICT_HTTP2_SERVER ||
-					   verdict == VERDICT_DATABASE_SERVER
-				   ? ROLE_SERVER
-				   : ROLE_CLIENT;
+	c->protocol = PROTOCOL_TURNS;
+	c->role = role;
+	c->ends = verdict > VERDICT_OPAQUE;
+	if (c->ends)
+		untold(c);
+}
 
-		if (c->head_left)
-			c->head_left = head_limit;
-		if (verdict == VERDICT_HTTP2_SERVER || verdict == VERDICT_HTTP2_CLIENT) {
-			speaks_http2(c, role);
-		} else {
-			c->protocol = PROTOCOL_TURNS;
-			c->role = role;
-			c->ends = verdict > VERDICT_OPAQUE;
-			if (c->ends)
-				untold(c);
-		}
+/* recognise finds out what the bytes are: of which protocol, and whether a message begins with them. False: nothing is told of
+ * them. */
+CALL_STEP(recognise)
+{
+	CALL_WORK;
+	u32 answers, verdict, dir;
+	bool request, response;
+
+	if (!t || !c || !target)
+		return 0;
+	dir = t->dir & 1;
+	if (t->io.tcp)
+		follow_sequence(&t->io, c, dir);
+	t->turn = !(c->flags & CONN_STARTED) || c->dir != dir;
+	c->flags |= CONN_STARTED;
+	c->dir = dir;
+	c->last[dir] = t->io.total > QUIET_FROM ? t->io.end : t->io.begin;
+
+	verdict = verdict_of(c->id);
+	if (verdict == VERDICT_MUTE || verdict == VERDICT_OPAQUE) {
+		count(STAT_MUTED);
+		if (verdict == VERDICT_MUTE && t->turn && dir == DIR_INGRESS)
+			__sync_fetch_and_add(&target->muted, 1);
+		return 0;
 	}
+	if (c->protocol == PROTOCOL_UNKNOWN && verdict != VERDICT_NONE)
+		is_decided(c, verdict);
 	if (c->protocol == PROTOCOL_UNKNOWN) {
-		word = first_bytes(io);
-		if (http2_preface(word)) {
+		t->word = first_bytes(&t->io);
+		if (http2_preface(t->word)) {
 			speaks_http2(c, dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT);
 			c->frames[dir].left = PREFACE_SIZE;
 			c->frames[dir].shown = 1;
 		} else {
-			meets(io, c, word, dir);
+			meets(t, c, dir);
 		}
 	}
-	if (c->protocol == PROTOCOL_HTTP2) {
-		t->asks = c->role == (dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT);
-		if (!conn_announce(c, io->key, io->end)) {
-			c->flags |= CONN_LOST;
-			c->frames[dir].lost = 1;
-		} else {
-			on_frames(t, c, dir);
-		}
-		c->pos[dir] = end;
-		return;
-	}
-	start = turn;
-	if (!c->ends && (!turn || c->protocol == PROTOCOL_UNKNOWN)) {
-		u32 answers = dir == DIR_INGRESS ? ROLE_CLIENT : ROLE_SERVER;
-		bool request, response;
-
-		if (!word)
-			word = first_bytes(io);
-		request = is_request(word);
+	t->start = t->turn;
+	if (c->protocol != PROTOCOL_HTTP2 && !c->ends && (!t->turn || c->protocol == PROTOCOL_UNKNOWN)) {
+		answers = dir == DIR_INGRESS ? ROLE_CLIENT : ROLE_SERVER;
+		if (!t->word)
+			t->word = first_bytes(&t->io);
+		request = is_request(t->word);
 		/* A request's line ends with what a response's begins with, and may come in pieces. */
-		response = (turn || c->role == answers) && http1_response(word);
+		response = (t->turn || c->role == answers) && http1_response(t->word);
 		if (c->protocol == PROTOCOL_UNKNOWN && (request || response)) {
 			c->protocol = PROTOCOL_TURNS;
 			c->role = request == (dir == DIR_INGRESS) ? ROLE_SERVER : ROLE_CLIENT;
-			start = true;
+			t->start = true;
 		} else {
-			start = start || request || response;
+			t->start = t->start || request || response;
 		}
 	}
 	t->asks = c->role == (dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT);
-	t->answer = c->ends && !t->asks && io->buf.base;
+	t->answer = c->ends && !t->asks && t->io.buf.base;
+	/* Nothing is said to a command that closes a statement: what comes next begins something. */
+	if (c->ends && t->asks && t->io.total == CLOSE_SIZE && closes_statement(first_bytes(&t->io)))
+		c->dir = !dir;
+	return 1;
+}
 
+/* attribute names the message that begins, and finds for whom who moves the bytes works. */
+CALL_STEP(attribute)
+{
+	CALL_WORK;
+	CALL_THREAD;
+	u64 task = 0;
+	u32 dir;
+
+	if (!t || !c || !target || !thread)
+		return 0;
+	dir = t->dir & 1;
 	if (target->flags & TARGET_GO && t->asks)
-		t->ids = read_goids(target, regs->g, regs->sp, c->task);
-	if (target->flags & TARGET_TASKS && (start || target->flags & TARGET_NODE) &&
+		t->ids = read_goids(target, t->g, t->sp, c->task);
+	if (target->flags & TARGET_TASKS && (t->start || target->flags & TARGET_NODE) &&
 	    c->protocol == PROTOCOL_TURNS)
-		task = current_task_id(target, regs);
-	if (start && t->asks) {
+		task = current_task_id(target, t->sp, t->java);
+	if (t->start && t->asks) {
 		t->flags |= FLAG_NAMED;
 		if (dir == DIR_EGRESS) {
 			if (t->ids.id) {
-				t->ids.parent = read_parent_goid(target, regs->g);
+				t->ids.parent = read_parent_goid(target, t->g);
 				c->task = t->ids.id;
 			}
-			t->flags |= name_call(io, c, target, thread, &t->ids, task);
+			t->flags |= name_call(&t->io, c, target, thread, &t->ids, task);
 		} else {
 			new_request(c);
 			c->cause = 0;
@@ -1105,92 +1137,142 @@ static __always_inline void on_bytes(struct telling *t, struct conn *c, struct t
 				t->ids.id = task;
 			}
 		}
-	} else if (start && dir == DIR_EGRESS) {
+	} else if (t->start && dir == DIR_EGRESS) {
 		c->flags &= ~CONN_SERVING;
 		if (task && !(target->flags & TARGET_NODE)) {
 			t->flags |= FLAG_CAUSE_TASK;
 			t->ids.id = task;
 			if (target->flags & TARGET_PYTHON)
-				task_answers(io->tgid, task, io->key, c->id);
+				task_answers(t->io.tgid, task, t->io.key, c->id);
 		}
 	}
 
-	if (start && c->protocol == PROTOCOL_TURNS && !io->uring && !(target->flags & TARGET_GO))
-		job_step(thread, current_task(), c, io->key, t->asks, dir);
+	if (c->protocol != PROTOCOL_TURNS)
+		return 0;
+	if (t->start && !t->io.uring && !(target->flags & TARGET_GO))
+		job_step(thread, current_task(), c, t->io.key, t->asks, dir);
 
 	/* Who reads a request works for it; who reads an answer goes on with what the call was made for. */
-	if (dir == DIR_INGRESS && c->protocol == PROTOCOL_TURNS) {
-		if (io->uring) {
+	if (dir == DIR_INGRESS) {
+		if (t->io.uring) {
 			thread->request = 0;
 		} else if (task && target->flags & TARGET_NODE) {
 			node_has_read(c->role == ROLE_SERVER ? c->request : c->cause);
 		} else if (task) {
-			task_works(io->tgid, task, c->role == ROLE_SERVER ? c->request : c->cause);
+			task_works(t->io.tgid, task, c->role == ROLE_SERVER ? c->request : c->cause);
 		} else if (!(target->flags & TARGET_GO)) {
 			thread->request = c->role == ROLE_SERVER ? c->request : c->cause;
 		} else if (t->asks && t->ids.id && (c->task != t->ids.id || c->names % REFRESH == 0)) {
-			goroutine_serves(t->ids.id, io->key, c);
+			goroutine_serves(t->ids.id, t->io.key, c);
 		}
 	}
+	if (t->turn)
+		catch_up(c, !dir);
+	return 0;
+}
 
-	if (turn && c->protocol == PROTOCOL_TURNS)
-		catch_up(c, dir == DIR_INGRESS ? DIR_EGRESS : DIR_INGRESS);
-	if (start) {
+/* tell_unknown shows user space the beginning of a run, for it to find out what it is. */
+static __always_inline void tell_unknown(struct telling *t, struct conn *c, struct target *target)
+{
+	if (!t->io.buf.base) {
+		/* Nothing shows what it is. */
+		if (t->turn && !t->dir)
+			__sync_fetch_and_add(&target->muted, 1);
+		return;
+	}
+	if (t->turn) {
+		c->tries++;
+		/* Enough for a protocol to show itself, and for the head of a message of HTTP whose method is
+		 * not one of the usual. Of what may be HTTP/2 nothing is to be missed. */
+		c->head_left = c->flags & CONN_FRAMES ? head_limit : UNKNOWN_LIMIT;
+	}
+	if (c->tries <= UNKNOWN_TRIES && c->chunks < UNKNOWN_CALLS && c->head_left &&
+	    conn_announce(c, t->io.key, t->io.end)) {
+		c->chunks++;
+		tell_message(t, c);
+	}
+}
+
+/* tell_body tells of a piece of a body, or of an answer, if it says something. False: there was no room. */
+static __always_inline bool tell_body(struct telling *t, struct conn *c)
+{
+	const struct io *io = &t->io;
+	u64 end = c->pos[t->dir & 1] + io->total;
+	bool worth = c->chunks < BODY_CHUNKS || end >= c->quiet_until || t->flags & FLAG_NAMED;
+
+	if (!worth && io->buf.base && !io->buf.segments && io->total >= 5) {
+		/* A chunked body ends with "0\r\n\r\n". */
+		u32 last = 0;
+
+		bpf_probe_read_user(&last, sizeof(last), (void *)(io->buf.base + io->total - 4));
+		worth = last == 0x0a0d0a0d;
+	}
+	if (!worth && t->answer)
+		worth = over(io);
+	if (!worth)
+		return true;
+	if (c->chunks < BODY_CHUNKS)
+		c->chunks++;
+	if (end >= c->quiet_until) {
+		c->quiet_until = end + c->quiet_step;
+		c->quiet_step *= 2;
+	}
+	if (t->answer)
+		return DO_STEP(report_answer, t, c);
+	return io->buf.segments ? DO_STEP(report_segments, t, c) : DO_STEP(report, t, c);
+}
+
+/* tell_bytes tells of a call's bytes. */
+CALL_STEP(tell_bytes)
+{
+	CALL_WORK;
+	bool kept;
+
+	if (!t || !c || !target)
+		return 0;
+	if (t->start) {
 		c->head_left = head_limit;
 		c->chunks = 0;
-		c->quiet_until = c->pos[dir] + QUIET_FROM;
+		c->quiet_until = c->pos[t->dir & 1] + QUIET_FROM;
 		c->quiet_step = QUIET_FROM;
 	}
-	if (c->protocol == PROTOCOL_UNKNOWN && !io->buf.base) {
-		/* Nothing shows what it is. */
-		if (turn && dir == DIR_INGRESS)
-			__sync_fetch_and_add(&target->muted, 1);
-	} else if (c->protocol == PROTOCOL_UNKNOWN) {
-		if (turn) {
-			c->tries++;
-			/* Enough for a protocol to show itself, and for the head of a message of HTTP whose method is
-			 * not one of the usual. Of what may be HTTP/2 nothing is to be missed. */
-			c->head_left = c->flags & CONN_FRAMES ? head_limit : UNKNOWN_LIMIT;
-		}
-		if (c->tries <= UNKNOWN_TRIES && c->chunks < UNKNOWN_CALLS && c->head_left &&
-		    conn_announce(c, io->key, io->end)) {
-			c->chunks++;
-			tell_message(t, c);
-		}
-	} else if (!conn_announce(c, io->key, io->end)) {
+	if (c->protocol == PROTOCOL_UNKNOWN) {
+		tell_unknown(t, c, target);
+		return 0;
+	}
+	if (!conn_announce(c, t->io.key, t->io.end)) {
 		c->flags |= CONN_LOST;
 		kept = false;
-	} else if (c->head_left && io->buf.base && !t->answer) {
+	} else if (c->head_left && t->io.buf.base && !t->answer) {
 		kept = tell_message(t, c);
 	} else {
-		bool worth = c->chunks < BODY_CHUNKS || end >= c->quiet_until || t->flags & FLAG_NAMED;
-
-		if (!worth && io->buf.base && !io->buf.segments && io->total >= 5) {
-			/* A chunked body ends with "0\r\n\r\n". */
-			u32 last = 0;
-
-			bpf_probe_read_user(&last, sizeof(last), (void *)(io->buf.base + io->total - 4));
-			worth = last == 0x0a0d0a0d;
-		}
-		if (!worth && t->answer)
-			worth = over(io);
-		if (worth) {
-			if (c->chunks < BODY_CHUNKS)
-				c->chunks++;
-			if (end >= c->quiet_until) {
-				c->quiet_until = end + c->quiet_step;
-				c->quiet_step *= 2;
-			}
-			if (t->answer)
-				kept = DO_STEP(report_answer, t, c);
-			else
-				kept = io->buf.segments ? DO_STEP(report_segments, t, c)
-							: DO_STEP(report, t, c);
-		}
+		kept = tell_body(t, c);
 	}
 	if (!kept && t->flags & FLAG_NAMED)
 		__sync_fetch_and_add(&target->ring_full, 1);
-	c->pos[dir] = end;
+	return 0;
+}
+
+/* on_bytes is called once for each call that moved bytes; t->io is set. */
+static __always_inline void on_bytes(struct telling *t, struct conn *c, struct target *target,
+				     struct thread *thread, const struct call_regs *regs, const u32 dir)
+{
+	t->dir = dir;
+	t->sp = regs->sp;
+	t->g = regs->g;
+	t->java = regs->java;
+	if (!DO_CALL_STEP(recognise, t, c, target, thread)) {
+		/* nothing is told */
+	} else if (c->protocol != PROTOCOL_HTTP2) {
+		DO_CALL_STEP(attribute, t, c, target, thread);
+		DO_CALL_STEP(tell_bytes, t, c, target, thread);
+	} else if (conn_announce(c, t->io.key, t->io.end)) {
+		DO_STEP(on_frames, t, c);
+	} else {
+		c->flags |= CONN_LOST;
+		c->frames[dir].lost = 1;
+	}
+	c->pos[dir] += t->io.total;
 }
 
 /* on_end tells that a direction, or the connection, has ended; each is told once. */

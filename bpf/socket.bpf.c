@@ -128,7 +128,7 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int oldstate, int newst
 				goroutine_dials(id >> 32, ids.id);
 			return 0;
 		}
-		if (target->flags & TARGET_TASKS && current_task_id(target, &regs))
+		if (target->flags & TARGET_TASKS && current_task_id(target, regs.sp, regs.java))
 			return 0; /* whatever task writes the bytes makes the call */
 		/* The call is made for the request that is current now; its bytes may be written from another
 		 * callback, when the connection is established. */

@@ -136,11 +136,12 @@ __noinline u64 virtual_thread(u64 sp, u64 thread)
 	return id;
 }
 
-/* current_task_id is the task that the current thread runs; 0: none, or this runtime has none. */
-static __always_inline u64 current_task_id(struct target *target, const struct call_regs *regs)
+/* current_task_id is the task that the current thread runs; 0: none, or this runtime has none. sp and java are registers with which
+ * it has entered the kernel. */
+static __always_inline u64 current_task_id(struct target *target, u64 sp, u64 java)
 {
 	return target->flags & TARGET_PYTHON ? python_context()
-	       : target->flags & TARGET_JAVA ? virtual_thread(regs->sp, regs->java)
+	       : target->flags & TARGET_JAVA ? virtual_thread(sp, java)
 	       : target->flags & TARGET_NODE ? node_task()
 					     : 0;
 }
