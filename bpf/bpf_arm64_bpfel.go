@@ -70,6 +70,9 @@ type bpfConn struct {
 		Lost     uint8
 		Shown    uint8
 		Worth    uint8
+		Usual    uint8
+		Flags    uint8
+		Pad      [2]uint8
 		Header   [16]uint8
 		Captured uint32
 		Next     uint32
@@ -454,6 +457,7 @@ type bpfThread struct {
 	Multiplexes uint8
 	Pad2        uint8
 	Unclaimed   uint32
+	Telling     [19]uint64
 }
 
 type bpfTransport struct {

@@ -79,6 +79,7 @@ const (
 	bpfOldProgSysEnter                      = "sys_enter"
 	bpfOldProgSysExit                       = "sys_exit"
 	bpfOldVarBlankConn                      = "blank_conn"
+	bpfOldVarBlankThread                    = "blank_thread"
 	bpfOldVarExportCallerEvent              = "export_caller_event"
 	bpfOldVarExportConnEvent                = "export_conn_event"
 	bpfOldVarExportDataEvent                = "export_data_event"
@@ -222,6 +223,7 @@ type bpfOldMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfOldVariableSpecs struct {
 	BlankConn           *ebpf.VariableSpec `ebpf:"blank_conn"`
+	BlankThread         *ebpf.VariableSpec `ebpf:"blank_thread"`
 	ExportCallerEvent   *ebpf.VariableSpec `ebpf:"export_caller_event"`
 	ExportConnEvent     *ebpf.VariableSpec `ebpf:"export_conn_event"`
 	ExportDataEvent     *ebpf.VariableSpec `ebpf:"export_data_event"`
@@ -322,6 +324,7 @@ func (m *bpfOldMaps) Close() error {
 // It can be passed to loadBpfOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfOldVariables struct {
 	BlankConn           *ebpf.Variable `ebpf:"blank_conn"`
+	BlankThread         *ebpf.Variable `ebpf:"blank_thread"`
 	ExportCallerEvent   *ebpf.Variable `ebpf:"export_caller_event"`
 	ExportConnEvent     *ebpf.Variable `ebpf:"export_conn_event"`
 	ExportDataEvent     *ebpf.Variable `ebpf:"export_data_event"`

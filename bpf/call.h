@@ -38,6 +38,12 @@ static __always_inline bool call_details(struct call *call)
 	return call->thread;
 }
 
+/* find_regs sets the registers. A function of its own, for the sake of the stack. */
+static __noinline void find_regs(struct call *call)
+{
+	call->regs = task_regs(call->task);
+}
+
 /* Whether bytes had moved over the TCP connection, in this direction, before those of the call. */
 static __noinline bool moved_before(const struct io *io, const u32 dir)
 {
@@ -54,9 +60,9 @@ static __noinline bool moved_before(const struct io *io, const u32 dir)
 	return moved > (u64)io->total + 2;
 }
 
-/* The connection of a call, made known if it is not; 0 if there is none to follow. */
-static __always_inline struct conn *conn_of(const struct io *io, struct target *target, bool closed,
-					    const u32 dir)
+/* The connection of a call, made known if it is not; 0 if there is none to follow. A function of its own, for the sake of the
+ * stack. */
+static __noinline struct conn *conn_of(const struct io *io, struct target *target, bool closed, const u32 dir)
 {
 	struct conn *c = conn_find(io->key, io->inode);
 	u32 flags = 0;
@@ -130,7 +136,7 @@ static __always_inline bool sends(s32 nr)
  * by_uring tells whether io_uring moves the bytes. What it has completed is done by the task at the end of whatever
  * call it makes next, or by a worker: the task's registers then are of something else.
  */
-static __always_inline bool by_uring(const struct call *call, struct sock *sk, const u32 dir)
+static __noinline bool by_uring(const struct call *call, struct sock *sk, const u32 dir)
 {
 	const struct call_regs *regs = &call->regs;
 	u32 fd = regs->args[0];

@@ -43,6 +43,9 @@ struct frames {
 	u8 lost;  /* nothing is known of where the next one is */
 	u8 shown; /* what is left is told */
 	u8 worth; /* there is something in the piece that user space wants to know */
+	u8 usual; /* frames in a row, up to FRAMES_SURE: it is known where frames begin */
+	u8 flags; /* of the frame where a walk is */
+	u8 pad[2];
 	u8 header[16];
 	/* Of a walk over a piece of a call; here, for the stack is short. */
 	u32 captured; /* bytes of the piece to be told */

@@ -155,7 +155,7 @@ static __always_inline struct conn *conn_told(struct work *w)
 	struct gathering *g = &gathering_work->g;                                                            \
 	if (!gathering_work)                                                                                 \
 	return 0
-#define NEW_TELLING(t)                                                                                       \
+#define NEW_TELLING(t, thread)                                                                               \
 	struct work *telling_work = work();                                                                  \
 	struct telling *t = &telling_work->t;                                                                \
 	if (!telling_work)                                                                                   \
@@ -176,9 +176,10 @@ static __always_inline struct conn *conn_told(struct work *w)
 #define NEW_GATHERING(g)                                                                                     \
 	struct gathering gathering_memory;                                                                   \
 	struct gathering *g = &gathering_memory
-#define NEW_TELLING(t)                                                                                       \
-	struct telling telling_memory = {};                                                                  \
-	struct telling *t = &telling_memory
+#define NEW_TELLING(t, thread)                                                                               \
+	struct telling *t = (void *)(thread)->telling;                                                       \
+	_Static_assert(sizeof(*t) == sizeof((thread)->telling), "TELLING_WORDS");                            \
+	__builtin_memset(t, 0, sizeof(*t))
 #endif
 
 /* gather_segment copies what is wanted of one segment, and goes to the next; false at the end. */
@@ -287,34 +288,35 @@ static __always_inline u64 first_bytes(const struct io *io)
 	return word;
 }
 
-/* byte_at reads one of the first bytes of what moved, if it lies in the first segment; else 0. */
-static __always_inline u8 byte_at(const struct io *io, u32 off)
+/* word_at reads eight of the bytes that moved, if they lie in the first segment; else 0. */
+static __always_inline u64 word_at(const struct io *io, u32 off)
 {
 	u64 base = io->buf.base;
-	u8 byte = 0;
+	u64 word = 0;
 
-	if (off >= io->total)
-		return 0;
 	if (io->buf.segments) {
 		struct segment seg;
 
-		if (!read_segment(&seg, base, io->buf.kind) || off + io->buf.skip >= seg.len)
+		if (!read_segment(&seg, base, io->buf.kind) ||
+		    (u64)off + io->buf.skip + sizeof(word) > seg.len)
 			return 0;
 		base = seg.base + io->buf.skip;
 		if (io->buf.kind != BUFFER_USER && io->buf.kind != BUFFER_IOVEC) {
-			bpf_probe_read_kernel(&byte, 1, (void *)(base + off));
-			return byte;
+			bpf_probe_read_kernel(&word, sizeof(word), (void *)(base + off));
+			return word;
 		}
+	} else if (off + sizeof(word) > io->total) {
+		return 0;
 	}
-	bpf_probe_read_user(&byte, 1, (void *)(base + off));
-	return byte;
+	bpf_probe_read_user(&word, sizeof(word), (void *)(base + off));
+	return word;
 }
 
 /* meets finds out what a connection speaks, by bytes that say so: of one that was open before, a whole block of HTTP/2's header
  * fields; of a new one, how those to databases begin. */
 static __always_inline void meets(const struct telling *t, struct conn *c, const u32 dir)
 {
-	u32 block, begins, side;
+	u32 block, begins, side, length;
 
 	if (!(c->flags & CONN_ESTABLISHED)) {
 		side = c->pos[dir] ? DATABASE_NONE : database_start(t->word);
@@ -329,9 +331,13 @@ static __always_inline void meets(const struct telling *t, struct conn *c, const
 	if (usual_frame(t->word))
 		c->flags |= CONN_FRAMES;
 	block = headers_frame(t->word);
-	begins = block ? begins_block(byte_at(&t->io, block)) : 0;
+	length = FRAME_HEADER + (bpf_ntohl(t->word) >> 8);
+	if (!block || block >= length || length > t->io.total)
+		return;
+	begins = begins_block(word_at(&t->io, block), length - block);
 	if (begins)
-		speaks_http2(c, (begins == 1) == (dir == DIR_INGRESS) ? ROLE_SERVER : ROLE_CLIENT);
+		speaks_http2(c,
+			     (begins == BLOCK_REQUEST) == (dir == DIR_INGRESS) ? ROLE_SERVER : ROLE_CLIENT);
 }
 
 static __always_inline void fill(struct data_event *e, const struct telling *t, struct conn *c)
@@ -602,6 +608,7 @@ static __always_inline bool tell_message(struct telling *t, struct conn *c)
 static __always_inline void frames_lost(struct frames *f)
 {
 	f->lost = 1;
+	f->usual = 0;
 	count(STAT_FRAMES_LOST);
 }
 
@@ -623,6 +630,7 @@ static __always_inline bool continue_header(struct frames *f, const u8 *text, u3
 	}
 	f->have = 0;
 	f->word = bpf_ntohl(*(u32 *)f->header);
+	f->flags = f->header[4];
 	f->stream = *(u32 *)(f->header + 5) & bpf_htonl(~(1U << 31));
 	f->body = missing;
 	return true;
@@ -654,6 +662,16 @@ __noinline int is_frame(u32 length, u32 type, u32 stream)
 	return true;
 }
 
+/* is_usual says whether it is one of those that a connection may well go on with, while it is not sure where frames begin. Most that are
+ * no frames are not. */
+__noinline int is_usual(u32 length, u32 type, u32 flags, u32 stream)
+{
+	if (length > FRAME_USUAL || flags & ~usual_flags(type))
+		return false;
+	/* A client's streams are odd; the last bit comes last on the wire. */
+	return type != FRAME_HEADERS || !!(stream & bpf_htonl(1));
+}
+
 /* pass goes over the frame; false: the piece ends here. */
 static __always_inline bool pass(struct frames *f, u32 n, bool all)
 {
@@ -661,11 +679,14 @@ static __always_inline bool pass(struct frames *f, u32 n, bool all)
 	u32 type = f->word & 0xff;
 	u32 next = f->body + length;
 
-	if (!is_frame(length, type, f->stream)) {
+	if (!is_frame(length, type, f->stream) ||
+	    (f->usual < FRAMES_SURE && !is_usual(length, type, f->flags, f->stream))) {
 		frames_lost(f);
 		f->captured = f->next = f->p;
 		return false;
 	}
+	if (f->usual < FRAMES_SURE)
+		f->usual++;
 	if (type != FRAME_PRIORITY && type != FRAME_PING && type != FRAME_WINDOW_UPDATE)
 		f->worth = 1;
 	if (type == FRAME_DATA && next > n) {
@@ -717,6 +738,7 @@ static __always_inline void walk_frames(struct frames *f, const u8 *text, u32 n,
 			break;
 		p = at_most(p, max - 16);
 		f->word = bpf_ntohl(*(const u32 *)(text + p));
+		f->flags = text[p + 4];
 		f->stream = *(const u32 *)(text + p + 5) & bpf_htonl(~(1U << 31));
 		f->body = p + FRAME_HEADER;
 		if (!pass(f, n, all))
@@ -1076,6 +1098,7 @@ CALL_STEP(recognise)
 			speaks_http2(c, dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT);
 			c->frames[dir].left = PREFACE_SIZE;
 			c->frames[dir].shown = 1;
+			c->frames[0].usual = c->frames[1].usual = FRAMES_SURE;
 		} else {
 			meets(t, c, dir);
 		}

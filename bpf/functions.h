@@ -71,7 +71,7 @@ static __always_inline int send_entered(struct sock *sk, struct msghdr *msg)
 static __always_inline void find_buffer(struct telling *t, struct call *call, struct sock *sk,
 					struct msghdr *msg, u32 n, const u32 dir, const bool trusted)
 {
-	call->regs = task_regs(call->task);
+	find_regs(call);
 	t->io.uring = by_uring(call, sk, dir);
 	if (msg)
 		t->io.buf = iter_buffer(msg, n, trusted);
@@ -90,7 +90,7 @@ static __always_inline int sent(struct sock *sk, struct msghdr *msg, long ret, c
 	if (ret <= 0 || !is_stream_socket(sk, trusted))
 		return 0;
 
-	NEW_TELLING(t);
+	NEW_TELLING(t, call.thread);
 
 	set_sent_times(&t->io, begin, ret);
 	find_buffer(t, &call, sk, msg, ret, DIR_EGRESS, trusted);
@@ -118,7 +118,7 @@ static __always_inline int unix_received(struct sock *sk, struct msghdr *msg, lo
 		return 0;
 	}
 
-	NEW_TELLING(t);
+	NEW_TELLING(t, call.thread);
 
 	t->io.begin = t->io.end = bpf_ktime_get_ns();
 	find_buffer(t, &call, sk, msg, ret, DIR_INGRESS, trusted);
@@ -148,9 +148,9 @@ static __always_inline int tcp_received(struct sock *sk, int copied, const bool 
 		return 0;
 	call.thread->send_sk = 0; /* whatever it sent is over */
 
-	NEW_TELLING(t);
+	NEW_TELLING(t, call.thread);
 
-	call.regs = task_regs(call.task);
+	find_regs(&call);
 	t->io.uring = by_uring(&call, sk, DIR_INGRESS);
 	flags = received_flags(&call.regs);
 	if (call.thread->read_sk == (u64)sk)
@@ -368,7 +368,7 @@ static __always_inline int sock_released(struct sock *sk)
 		return 0;
 	call.thread->begin = 0;
 
-	NEW_TELLING(t);
+	NEW_TELLING(t, call.thread);
 
 	set_sent_times(&t->io, begin, n);
 	t->io.tcp = 1;

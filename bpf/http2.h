@@ -27,11 +27,14 @@ enum {
 	DATA_LARGE =
 		2048, /* one that begins an event leaves no room for others: the event need not be large */
 	FRAME_END_STREAM = 1,
+	FRAME_ACK = 1,
 	FRAME_END_HEADERS = 4,
 	FRAME_PADDED = 8,
 	FRAME_HAS_PRIORITY = 0x20,
 	PRIORITY_SIZE = 5,
 	FRAME_USUAL = 1 << 14,
+	FRAMES_SURE = 4,  /* usual frames in a row after which it is known where frames begin */
+	BLOCK_FIELDS = 6, /* of a header block that are looked at */
 };
 
 enum {
@@ -73,13 +76,72 @@ static __always_inline u32 headers_frame(u64 word)
 	return FRAME_HEADER + !!(flags & FRAME_PADDED) + (flags & FRAME_HAS_PRIORITY ? PRIORITY_SIZE : 0);
 }
 
-/* begins_block says whether a header block's first byte stands for a whole pseudo-field of HPACK's static table: 1 for a
- * request's, 2 for a response's, which come first (RFC 7541, section 6.1 and appendix A; RFC 9113, section 8.3). */
-static __always_inline u32 begins_block(u8 byte)
+/* usual_flags are the flags that a frame of a type may have that is usual in the middle of a connection. */
+static __always_inline u32 usual_flags(u32 type)
 {
-	if (byte >= 0x82 && byte <= 0x87)
-		return 1;
-	return byte >= 0x88 && byte <= 0x8e ? 2 : 0;
+	switch (type) {
+	case FRAME_DATA:
+		return FRAME_END_STREAM | FRAME_PADDED;
+	case FRAME_HEADERS:
+		return FRAME_END_STREAM | FRAME_END_HEADERS | FRAME_PADDED | FRAME_HAS_PRIORITY;
+	case FRAME_SETTINGS:
+	case FRAME_PING:
+		return FRAME_ACK;
+	case FRAME_CONTINUATION:
+		return FRAME_END_HEADERS;
+	}
+	return 0;
+}
+
+enum block_start {
+	BLOCK_UNKNOWN,
+	BLOCK_REQUEST,
+	BLOCK_RESPONSE,
+};
+
+/* begins_block says whose pseudo-fields, which come first (RFC 9113, section 8.3), a header block of n bytes begins with, by the first
+ * eight of them; what it takes from the dynamic table is passed over (RFC 7541, section 6 and appendix A). */
+__noinline u32 begins_block(u64 word, u32 n)
+{
+	for (u32 i = 0; i < BLOCK_FIELDS; i++) {
+		u8 byte = word, next = word >> 8;
+		u32 index;
+
+		if (!n)
+			return BLOCK_UNKNOWN;
+		if (byte >= 0xbe && byte < 0xff) { /* a field of the dynamic table */
+			word >>= 8;
+			n--;
+			continue;
+		}
+		if (byte == 0xff && next < 0x80) { /* its index takes two bytes */
+			if (n < 2)
+				return BLOCK_UNKNOWN;
+			word >>= 16;
+			n -= 2;
+			continue;
+		}
+		if (byte >= 0xc0)
+			return BLOCK_UNKNOWN;
+		if (byte >= 0x80) {
+			index = byte & 0x7f;
+		} else if ((byte & 0xe0) == 0x20) { /* a change of the table's size */
+			return BLOCK_UNKNOWN;
+		} else {
+			index = byte & (byte & 0x40 ? 0x3f : 0x0f);
+			if (!index) { /* a name as text, as gRPC's C core writes them: its length, then the name */
+				u8 first = word >> 16, second = word >> 24;
+
+				if (first == ':')
+					return second == 's' ? BLOCK_RESPONSE : BLOCK_REQUEST;
+				return BLOCK_UNKNOWN;
+			}
+		}
+		if (index >= 1 && index <= 7)
+			return BLOCK_REQUEST;
+		return index >= 8 && index <= 14 ? BLOCK_RESPONSE : BLOCK_UNKNOWN;
+	}
+	return BLOCK_UNKNOWN;
 }
 
 #endif

@@ -6,6 +6,8 @@
 
 #include "stats_map.h"
 
+enum { TELLING_WORDS = 19 };
+
 /* What is known of a thread of a watched process. */
 struct thread {
 	u64 begin;   /* when the sending call that is under way was entered; 0: not seen */
@@ -39,6 +41,9 @@ struct thread {
 	u8 multiplexes;	 /* it was seen to have two requests or two calls under way: an event loop's */
 	u8 pad2;
 	u32 unclaimed; /* calls that were loose and done when the next one was made */
+#ifndef OLD_KERNEL
+	u64 telling[TELLING_WORDS]; /* struct telling of the call that is under way */
+#endif
 };
 
 #ifdef OLD_KERNEL /* before 5.11 */
@@ -65,15 +70,16 @@ static __always_inline void *task_uring(struct task_struct *task)
 	return BPF_CORE_READ(task, io_uring);
 }
 
+const volatile struct thread blank_thread; /* it would take a third of a program's stack */
+
 static __always_inline struct thread *thread_get(struct task_struct *task)
 {
 	u32 tid = bpf_get_current_pid_tgid();
 	struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
-	struct thread fresh = {};
 
 	if (thread)
 		return thread;
-	if (bpf_map_update_elem(&threads, &tid, &fresh, BPF_NOEXIST))
+	if (bpf_map_update_elem(&threads, &tid, (const void *)&blank_thread, BPF_NOEXIST))
 		count(STAT_THREADS_FULL);
 	return bpf_map_lookup_elem(&threads, &tid);
 }

@@ -36,7 +36,7 @@ int BPF_PROG(tcp_sendmsg_locked)
 static __always_inline void socket_call(struct telling *t, struct call *call, struct sock *sk, bool shown,
 					const u32 dir)
 {
-	call->regs = task_regs(call->task);
+	find_regs(call);
 	t->io.uring = by_uring(call, sk, dir);
 	if (!t->io.uring && shown)
 		t->io.buf = socket_buffer(&call->regs, call->thread);
@@ -56,7 +56,7 @@ int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
 	if (ret <= 0)
 		return 0;
 
-	NEW_TELLING(t);
+	NEW_TELLING(t, call.thread);
 
 	set_sent_times(&t->io, begin, ret);
 	socket_call(t, &call, sk, true, DIR_EGRESS);
@@ -87,7 +87,7 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 	if (!call_details(&call))
 		return 0;
 
-	NEW_TELLING(t);
+	NEW_TELLING(t, call.thread);
 
 	t->io.begin = t->io.end = bpf_ktime_get_ns();
 	socket_call(t, &call, sk, !(flags & MSG_TRUNC) /* it threw the bytes away */, DIR_INGRESS);
@@ -197,13 +197,13 @@ static __always_inline int call_moved(u32 fd, u32 total, u32 index, bool shown, 
 		return 0;
 	}
 
-	NEW_TELLING(t);
+	NEW_TELLING(t, call.thread);
 
 	if (dir == DIR_EGRESS)
 		set_sent_times(&t->io, call.thread->begin, total);
 	else
 		t->io.begin = t->io.end = bpf_ktime_get_ns();
-	call.regs = task_regs(call.task);
+	find_regs(&call);
 	if (shown)
 		t->io.buf = call_buffer(&call.regs, index);
 	if (s.family != AF_UNIX) {

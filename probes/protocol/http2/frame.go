@@ -5,6 +5,7 @@ package http2
 import (
 	"bytes"
 	"encoding/binary"
+	"strings"
 
 	"breadcrumb/probes"
 )
@@ -161,25 +162,40 @@ func begins(block []byte) (v probes.Verdict, requests bool) {
 		}
 		block = rest
 	}
-	if len(block) == 0 {
-		return probes.No, false
+	verdict := probes.No
+	for len(block) > 0 {
+		c := block[0]
+		bits := uint(4)
+		switch {
+		case c&0x80 != 0:
+			bits = 7
+		case c&0x40 != 0:
+			bits = 6
+		}
+		i, rest, ok := integer(block, bits)
+		switch {
+		case !ok:
+			return verdict, false
+		case i == 0 && bits != 7:
+			name, _, err := readText(rest)
+			if err != nil || !strings.HasPrefix(name.s, ":") {
+				return verdict, false
+			}
+			return probes.Yes, name.s != ":status"
+		case 1 <= i && i <= 7:
+			return probes.Yes, true
+		case 8 <= i && i <= 14:
+			return probes.Yes, false
+		case i < uint64(len(static)):
+			return verdict, false
+		}
+		verdict = probes.Maybe // what the sender has said before; what comes behind it may tell, or the answer
+		if bits != 7 {
+			if _, rest, _ = readText(rest); rest == nil {
+				return verdict, false
+			}
+		}
+		block = rest
 	}
-	var i uint64
-	switch c := block[0]; {
-	case c&0x80 != 0:
-		i = uint64(c & 0x7f)
-	case c&0x40 != 0:
-		i = uint64(c & 0x3f)
-	default:
-		i = uint64(c & 0x0f)
-	}
-	switch {
-	case 1 <= i && i <= 7:
-		return probes.Yes, true
-	case 8 <= i && i <= 14:
-		return probes.Yes, false
-	case i >= uint64(len(static)):
-		return probes.Maybe, false // what the sender has said before; the answer may tell
-	}
-	return probes.No, false
+	return verdict, false
 }

@@ -30,6 +30,7 @@ const (
 	pythonOldProgConnectionAccepted = "connection_accepted"
 	pythonOldProgContextCopied      = "context_copied"
 	pythonOldVarBlankConn           = "blank_conn"
+	pythonOldVarBlankThread         = "blank_thread"
 	pythonOldVarIdSeed              = "id_seed"
 	pythonOldVarPageOffsetBaseAt    = "page_offset_base_at"
 	pythonOldVarVmemmapBaseAt       = "vmemmap_base_at"
@@ -103,6 +104,7 @@ type pythonOldMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type pythonOldVariableSpecs struct {
 	BlankConn        *ebpf.VariableSpec `ebpf:"blank_conn"`
+	BlankThread      *ebpf.VariableSpec `ebpf:"blank_thread"`
 	IdSeed           *ebpf.VariableSpec `ebpf:"id_seed"`
 	PageOffsetBaseAt *ebpf.VariableSpec `ebpf:"page_offset_base_at"`
 	VmemmapBaseAt    *ebpf.VariableSpec `ebpf:"vmemmap_base_at"`
@@ -162,6 +164,7 @@ func (m *pythonOldMaps) Close() error {
 // It can be passed to loadPythonOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type pythonOldVariables struct {
 	BlankConn        *ebpf.Variable `ebpf:"blank_conn"`
+	BlankThread      *ebpf.Variable `ebpf:"blank_thread"`
 	IdSeed           *ebpf.Variable `ebpf:"id_seed"`
 	PageOffsetBaseAt *ebpf.Variable `ebpf:"page_offset_base_at"`
 	VmemmapBaseAt    *ebpf.Variable `ebpf:"vmemmap_base_at"`
