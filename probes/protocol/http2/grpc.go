@@ -4,6 +4,7 @@ package http2
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"math"
 	"net/url"
 	"strconv"
@@ -73,6 +74,12 @@ func ofReset(code uint32) string {
 func isGRPC(contentType string) bool {
 	rest, ok := strings.CutPrefix(contentType, "application/grpc")
 	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+}
+
+// isMessage says whether a DATA frame, of which b is the beginning of the payload, is one message of gRPC (PROTOCOL-HTTP2.md,
+// Length-Prefixed-Message). Connect's envelopes are the same.
+func isMessage(f frame, b []byte) bool {
+	return f.flags&padded == 0 && f.length >= 5 && len(b) >= 5 && b[0] <= 1 && int(binary.BigEndian.Uint32(b[1:])) == f.length-5
 }
 
 // message decodes grpc-message.

@@ -298,6 +298,9 @@ func (d *decoder) feed(s *side, c *probes.Chunk, b []byte, pos uint64, out probe
 func (d *decoder) dataBegin(s *side, c *probes.Chunk, b []byte, out probes.Out) []byte {
 	f := s.frame
 	st := d.streams[f.stream]
+	if st != nil && st.untyped && c.Dir == d.in && st.size[d.in] == 0 && isMessage(f, b) {
+		st.grpc, d.grpc = true, true
+	}
 	if st != nil {
 		st.size[c.Dir] += int64(f.length)
 	}
@@ -641,7 +644,7 @@ func (d *decoder) Method(number uint32, method string, out probes.Out) {
 			}
 			d.methods[number] = name
 		}
-	case st.method == "":
+	case st.method == "" || !st.grpc:
 		d.grpc, st.grpc, st.method = true, true, valid(name)
 		if st.span != nil {
 			st.describe(st.span)

@@ -871,7 +871,7 @@ var exchangeTests = []exchangeTest{
 			x.client(head(1, call("content-type", "")...), lastBody(1, 10))
 			x.server(answered(1)...)
 		},
-		want: []want{{name: "grpc", rpc: true, start: 4000, end: 5000, attrs: attrs{"rpc.method": nil}}},
+		want: []want{{name: "shop.Cart/Add", rpc: true, start: 4000, end: 5000}},
 	},
 
 	{
@@ -1979,6 +1979,9 @@ func TestDetect(t *testing.T) {
 		x := newTalk()
 		return x.client(frames...).data
 	}
+	block := func(b ...byte) []byte {
+		return append([]byte{0, 0, byte(len(b)), byte(headers), endHeaders, 0, 0, 0, 9}, b...)
+	}
 	hello := framesOf(raw(preface), set)
 	for _, test := range []struct {
 		name     string
@@ -2005,6 +2008,15 @@ func TestDetect(t *testing.T) {
 		{"with priority", framesOf(func(p *peer) {
 			must(p.frames.WriteHeaders(nethttp2.HeadersFrameParam{StreamID: 9, BlockFragment: p.block(ask()), EndHeaders: true, Priority: nethttp2.PriorityParam{Weight: 200}}))
 		}), probes.Yes, true},
+		{"of which the first field is in the table", block(0xc9, 0x44, 1, '/', 0x83), probes.Yes, true},
+		{"of which the first fields are, behind many", block(0xff, 0x10, 0xbe, 0x83), probes.Yes, true},
+		{"a response of which the first field is", block(0xbe, 0x88), probes.Yes, false},
+		{"a request with names as text", block(append([]byte{0x40, 5}, ":path\x01/"...)...), probes.Yes, true},
+		{"a response with names as text", block(append([]byte{0, 7}, ":status\x03202"...)...), probes.Yes, false},
+		{"with another name as text", block(append([]byte{0x40, 4}, "path\x01/"...)...), probes.No, false},
+		{"all of it is in the table", block(0xbe, 0xbf, 0xc0), probes.Maybe, false},
+		{"a value is new, the name in the table", block(0x7e, 1, 'a', 0x82), probes.Yes, true},
+		{"an index that does not end", block(0xff, 0x80), probes.No, false},
 		{"trailers", framesOf(conclude(9, "0")), probes.No, false},
 		{"of an even stream", framesOf(last(8, ask()...)), probes.No, false},
 		{"not all of a block", framesOf(fragments(9, true, 5, ask()...)), probes.No, false},
@@ -2179,6 +2191,60 @@ func TestMethodsThatTheProcessKnows(t *testing.T) {
 	}
 	if len(d.methods) > maxMethods {
 		t.Errorf("%d methods are kept of streams that were not opened", len(d.methods))
+	}
+}
+
+// TestCallsOnOpenConnectionsAreKnown has all that a call's header blocks say be in the table before they are seen.
+func TestCallsOnOpenConnectionsAreKnown(t *testing.T) {
+	message := append([]byte{0, 0, 0, 0, 20}, bytesOf(20)...)
+	send := func(b []byte) sent { return func(p *peer) { must(p.frames.WriteData(3, true, b)) } }
+	status := []string{"grpc-status", "0"}
+	for _, test := range []struct {
+		name            string
+		asks, concludes []string // fields that are new
+		body            sent
+		want            string
+		error           any // rpc.response.status_code
+	}{
+		{"by the prefix of its message", nil, nil, send(message), "grpc", nil},
+		{"compressed", nil, nil, send(append([]byte{1}, message[1:]...)), "grpc", nil},
+		{"by its timeout", []string{"grpc-timeout", "1S"}, nil, send(nil), "grpc", nil},
+		{"by its message", nil, []string{"grpc-status", "5", "grpc-message", "gone"}, send(nil), "grpc", nil}, // the status' name is in the table
+		{"with its path", []string{":path", "/shop.Cart/New"}, nil, send(message), "shop.Cart/New", nil},
+		{"a body", nil, nil, send(bytesOf(25)), "POST", nil},
+		{"a longer body", nil, nil, send(append(message, 0)), "POST", nil},
+		{"no body", nil, nil, send(nil), "POST", nil},
+	} {
+		x := newTalk()
+		x.hello()
+		x.client(head(1, call()...), lastBody(1, 10))
+		x.server(head(1, accepted()...), body(1, 12), last(1, status...))
+		from := len(x.parts)
+		x.client(head(3, call(test.asks...)...), test.body)
+		concludes := test.concludes
+		if concludes == nil {
+			concludes = status
+		}
+		x.server(head(3, accepted()...), body(3, 12), last(3, concludes...))
+		for _, server := range []bool{true, false} {
+			conn := testConn(nil)
+			conn.Established = true
+			d := protocol.New(conn, server).(*decoder)
+			k := newSink(t)
+			events := chunks(x.parts, server, whole)
+			for i := range events[from:] {
+				if err := d.Decode(&events[from+i].Chunk, k); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got := k.results()
+			if len(got) != 1 || got[0].Name != test.want || got[0].Attrs["rpc.response.status_code"] != test.error || got[0].Attrs["breadcrumb.unknown_fields"] != true {
+				t.Errorf("%s, server %v: %+v", test.name, server, got)
+			}
+			if call := len(got) == 1 && got[0].Attrs["rpc.system.name"] == "grpc"; call != (test.want != "POST") {
+				t.Errorf("%s, server %v: a call: %v", test.name, server, call)
+			}
+		}
 	}
 }
 

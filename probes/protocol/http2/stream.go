@@ -43,7 +43,8 @@ type stream struct {
 	overAt int64        // early: when the response was complete, or the stream was reset
 
 	grpc                 bool
-	method               string // pkg.Service/Method; empty: not known
+	untyped              bool   // the request's content type is not known
+	method               string // pkg.Service/Method, if it is gRPC; empty: not known
 	hidden               bool   // not all of the request's fields are known
 	pathless, schemeless bool   // hidden: its path, or its scheme, is not
 	timeout              time.Duration
@@ -60,6 +61,7 @@ type stream struct {
 // section is what a header or trailer section says (RFC 9110, sections 6.3 and 6.5).
 type section struct {
 	cut                             bool // some of it is not known
+	grpc                            bool // it has fields of gRPC's own
 	method, path, scheme, authority string
 	status                          string
 	contentType, grpcStatus         string
@@ -109,6 +111,7 @@ func (m *section) carried() span.Context {
 
 // take adds a field.
 func (m *section) take(f field) {
+	m.grpc = m.grpc || f.name.known && strings.HasPrefix(f.name.s, "grpc-")
 	if !f.name.known || !f.value.known {
 		m.cut = true
 		return
@@ -172,14 +175,14 @@ const unknownMethod = "_OTHER"
 
 // request takes the head of a request.
 func (d *decoder) request(st *stream, m *section, c *probes.Chunk, out probes.Out) {
-	st.grpc, st.hidden, st.timeout = isGRPC(m.contentType), m.cut, timeout(m.timeout)
+	st.hidden, st.timeout = m.cut, timeout(m.timeout)
 	told := d.methods[st.id]
 	delete(d.methods, st.id)
-	st.grpc = st.grpc || told != ""
+	st.method = valid(cmp.Or(strings.TrimPrefix(m.path, "/"), told))
+	st.untyped = m.cut && m.contentType == ""
+	st.grpc = isGRPC(m.contentType) || told != "" || st.untyped && m.grpc
 	d.grpc = d.grpc || st.grpc
-	if st.grpc = st.grpc || m.cut && m.contentType == "" && d.grpc; st.grpc {
-		st.method = valid(cmp.Or(strings.TrimPrefix(m.path, "/"), told))
-	}
+	st.grpc = st.grpc || st.untyped && d.grpc
 	if st.grpc {
 		d.begin(st, m, out)
 		return
@@ -234,7 +237,7 @@ func oneWord(s string) string {
 // response takes the head of a response.
 func (d *decoder) response(st *stream, m *section, c *probes.Chunk, out probes.Out) {
 	st.answered = true
-	st.grpc = st.grpc || isGRPC(m.contentType)
+	st.grpc = st.grpc || isGRPC(m.contentType) || st.untyped && m.grpc
 	d.grpc = d.grpc || st.grpc
 	st.trailers(m)
 	st.status = m.status
@@ -272,6 +275,7 @@ func (d *decoder) answer(st *stream, c *probes.Chunk, out probes.Out) {
 // trailers takes what comes behind the response, or with its head where there is nothing else.
 func (st *stream) trailers(m *section) {
 	st.unsure = st.unsure || m.cut
+	st.grpc = st.grpc || st.untyped && m.grpc
 	if m.grpcStatus != "" {
 		st.code, st.message = valid(statusName(m.grpcStatus)), valid(message(m.grpcMessage))
 	}
