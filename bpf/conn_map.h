@@ -34,6 +34,7 @@ enum conn_flag {
 	CONN_LOCAL_END = 64,
 	CONN_ESTABLISHED = 128, /* open before it was seen */
 	CONN_FRAMES = 256,	/* what moved last may be of HTTP/2 */
+	CONN_SWITCHED = 512,	/* it spoke HTTP/1, and goes on as something else */
 };
 
 /* Where the frames of HTTP/2 are in one direction. */

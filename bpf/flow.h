@@ -578,6 +578,12 @@ STEP(tell_head)
 	c->head_left = ends || n >= c->head_left ? 0 : c->head_left - n;
 	if (c->head_left)
 		e->total = n;
+	if (!t->asks && !t->off && n >= 12 && !c->ends && switches_protocol(text)) {
+		c->flags |= CONN_SWITCHED;
+		c->protocol = PROTOCOL_UNKNOWN;
+		c->tries = c->chunks = 0;
+		c->head_left = head_limit;
+	}
 	t->off += e->total;
 	t->flags &= ~FLAG_NAMED;
 	if (!tell(e, size))
@@ -1090,11 +1096,14 @@ CALL_STEP(recognise)
 			__sync_fetch_and_add(&target->muted, 1);
 		return 0;
 	}
-	if (c->protocol == PROTOCOL_UNKNOWN && verdict != VERDICT_NONE)
+	/* One that goes on as HTTP/2 after HTTP/1 begins with the preface: nothing that is decided is as exact. */
+	if (c->protocol == PROTOCOL_UNKNOWN && verdict != VERDICT_NONE && !(c->flags & CONN_SWITCHED))
 		is_decided(c, verdict);
 	if (c->protocol == PROTOCOL_UNKNOWN) {
 		t->word = first_bytes(&t->io);
-		if (http2_preface(t->word)) {
+		if (http2_preface(t->word) || (c->flags & CONN_SWITCHED &&
+					       c->role == (dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT) &&
+					       begins_preface(t->word, t->io.total))) {
 			speaks_http2(c, dir == DIR_INGRESS ? ROLE_SERVER : ROLE_CLIENT);
 			c->frames[dir].left = PREFACE_SIZE;
 			c->frames[dir].shown = 1;
@@ -1207,7 +1216,7 @@ static __always_inline void tell_unknown(struct telling *t, struct conn *c, stru
 		c->tries++;
 		/* Enough for a protocol to show itself, and for the head of a message of HTTP whose method is
 		 * not one of the usual. Of what may be HTTP/2 nothing is to be missed. */
-		c->head_left = c->flags & CONN_FRAMES ? head_limit : UNKNOWN_LIMIT;
+		c->head_left = c->flags & (CONN_FRAMES | CONN_SWITCHED) ? head_limit : UNKNOWN_LIMIT;
 	}
 	if (c->tries <= UNKNOWN_TRIES && c->chunks < UNKNOWN_CALLS && c->head_left &&
 	    conn_announce(c, t->io.key, t->io.end)) {

@@ -31,6 +31,13 @@ static __always_inline bool http1_response(u64 word)
 	return FIRST(word, 7) == WORD('H', 'T', 'T', 'P', '/', '1', '.', 0);
 }
 
+/* switches_protocol says whether a response, of which there are twelve bytes at least, says that the connection goes on as something else
+ * (RFC 9110, section 15.2.2). */
+static __always_inline bool switches_protocol(const u8 *text)
+{
+	return text[0] == 'H' && text[9] == '1' && text[10] == '0' && text[11] == '1';
+}
+
 /* FastCGI 1.0, section 8: version 1, the beginning of a request (1), any id, a body of 8 bytes, no padding. It carries HTTP, and
  * takes turns as HTTP does: to the kernel side it is the same. */
 static __always_inline bool fastcgi_request(u64 word)

@@ -55,6 +55,15 @@ static __always_inline bool http2_preface(u64 word)
 	return word == WORD('P', 'R', 'I', ' ', '*', ' ', 'H', 'T');
 }
 
+/* begins_preface is http2_preface for n bytes, where nothing else is likely: a server of HTTP/1 may have read the first one already when
+ * it says that it switches. */
+static __always_inline bool begins_preface(u64 word, u32 n)
+{
+	u64 mask = n < sizeof(word) ? (1ULL << 8 * n) - 1 : ~0ULL;
+
+	return !((word ^ WORD('P', 'R', 'I', ' ', '*', ' ', 'H', 'T')) & mask);
+}
+
 /* usual_frame says whether it may be the header of a frame of the usual size, by its first eight bytes. */
 static __always_inline bool usual_frame(u64 word)
 {

@@ -414,7 +414,12 @@ func (c *Conns) move(k *conn, pid uint32) {
 }
 
 func (c *Conns) decode(k *conn, ch *Chunk) {
-	switch err := k.decoder.Decode(ch, c); {
+	err := k.decoder.Decode(ch, c)
+	if u, ok := errors.AsType[*Upgrade](err); ok {
+		c.upgrade(k, u, ch)
+		return
+	}
+	switch {
 	case errors.Is(err, ErrUpgraded):
 		c.mute(k, bpf.VerdictOpaque)
 		return
@@ -423,6 +428,29 @@ func (c *Conns) decode(k *conn, ch *Chunk) {
 		return
 	}
 	c.watchProgress(k)
+}
+
+// upgrade has the connection go on as another protocol, from within the chunk on.
+func (c *Conns) upgrade(k *conn, u *Upgrade, ch *Chunk) {
+	i := slices.IndexFunc(c.protocols, func(p Protocol) bool { return p.Name == u.Protocol })
+	if i < 0 {
+		k.decoder.End(Stopped, ch.End, c)
+		c.mute(k, bpf.VerdictOpaque)
+		return
+	}
+	p := &c.protocols[i]
+	answers := ch.Dir == Egress // it is an answer that says so
+	old := k.decoder
+	k.decoder = p.New(&k.Conn, answers)
+	k.decoder.(Adopter).Adopt(old, u.Pos)
+	_ = c.kernel.Verdict(k.ID, p.verdict(answers))
+	n := u.Pos[ch.Dir] - ch.Pos
+	if n >= ch.Total {
+		return
+	}
+	rest := *ch
+	rest.Pos, rest.Total, rest.Head, rest.Named, rest.Lost = ch.Pos+n, ch.Total-n, ch.Head[min(n, uint64(len(ch.Head))):], false, false
+	c.decode(k, &rest)
 }
 
 // detect asks the protocols whose connection it is. What may be the start of a message is kept for the
@@ -509,14 +537,17 @@ var verdicts = [...]struct{ client, server bpf.VerdictKind }{
 	CaptureEnds:   {bpf.VerdictDatabaseClient, bpf.VerdictDatabaseServer},
 }
 
+func (p *Protocol) verdict(server bool) bpf.VerdictKind {
+	if server {
+		return verdicts[p.Captures].server
+	}
+	return verdicts[p.Captures].client
+}
+
 // claim gives the connection to a protocol, and what was held and the chunk to its decoder. The message that
 // the protocol has recognised begins at held[from] and is head as far as it came.
 func (c *Conns) claim(k *conn, p *Protocol, server bool, ch *Chunk, from int, head []byte) {
-	verdict := verdicts[p.Captures].client
-	if server {
-		verdict = verdicts[p.Captures].server
-	}
-	_ = c.kernel.Verdict(k.ID, verdict)
+	_ = c.kernel.Verdict(k.ID, p.verdict(server))
 	k.decoder, k.queued = p.New(&k.Conn, server), p.Captures == CaptureEnds && isNode(k.Target)
 	if d, ok := k.decoder.(methodTaker); ok {
 		for _, m := range c.methods[k.ID] {

@@ -22,6 +22,22 @@ var (
 	ErrUpgraded = errors.New("upgraded to another protocol")
 )
 
+// Upgrade is the error of a decoder when the connection goes on as another protocol that breadcrumb understands. What is under way,
+// the new protocol's decoder takes over (Adopter).
+type Upgrade struct {
+	Protocol string    // Protocol.Name
+	Pos      [2]uint64 // by Direction: where the bytes of the old protocol end
+}
+
+func (u *Upgrade) Error() string { return "upgraded to " + u.Protocol }
+
+// Adopter is a decoder that goes on with what another one has begun.
+type Adopter interface {
+	// Adopt takes over the decoder of the connection's first protocol, which waits for the answer to the request that asked for the
+	// upgrade.
+	Adopt(old Decoder, pos [2]uint64)
+}
+
 // Direction is seen from the process: Ingress was received by it, Egress sent.
 type Direction uint8
 

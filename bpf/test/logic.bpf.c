@@ -263,6 +263,27 @@ struct stream_step {
 	u32 block; /* out: where its block begins */
 };
 
+struct bytes_in {
+	u64 word;
+	u32 n;
+	u32 block;   /* out: enum block_start */
+	u32 preface; /* out */
+	u32 usual;   /* out: of the header of a frame, the stream's number being stream */
+	u32 stream;
+	u32 pad;
+};
+
+SEC("syscall")
+int http2_bytes(struct bytes_in *in)
+{
+	u32 head = bpf_ntohl(in->word);
+
+	in->block = begins_block(in->word, in->n);
+	in->preface = begins_preface(in->word, in->n);
+	in->usual = is_usual(head >> 8, head & 0xff, (u8)(in->word >> 32), bpf_htonl(in->stream));
+	return 0;
+}
+
 SEC("syscall")
 int stream(struct stream_step *s)
 {

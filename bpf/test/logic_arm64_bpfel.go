@@ -33,6 +33,7 @@ const (
 	logicMapVerdicts         = "verdicts"
 	logicProgGatherBytes     = "gather_bytes"
 	logicProgHeadEnd         = "head_end"
+	logicProgHttp2Bytes      = "http2_bytes"
 	logicProgLineage         = "lineage"
 	logicProgMessageStart    = "message_start"
 	logicProgNode            = "node"
@@ -90,6 +91,7 @@ type logicSpecs struct {
 type logicProgramSpecs struct {
 	GatherBytes  *ebpf.ProgramSpec `ebpf:"gather_bytes"`
 	HeadEnd      *ebpf.ProgramSpec `ebpf:"head_end"`
+	Http2Bytes   *ebpf.ProgramSpec `ebpf:"http2_bytes"`
 	Lineage      *ebpf.ProgramSpec `ebpf:"lineage"`
 	MessageStart *ebpf.ProgramSpec `ebpf:"message_start"`
 	Node         *ebpf.ProgramSpec `ebpf:"node"`
@@ -204,6 +206,7 @@ type logicVariables struct {
 type logicPrograms struct {
 	GatherBytes  *ebpf.Program `ebpf:"gather_bytes"`
 	HeadEnd      *ebpf.Program `ebpf:"head_end"`
+	Http2Bytes   *ebpf.Program `ebpf:"http2_bytes"`
 	Lineage      *ebpf.Program `ebpf:"lineage"`
 	MessageStart *ebpf.Program `ebpf:"message_start"`
 	Node         *ebpf.Program `ebpf:"node"`
@@ -216,6 +219,7 @@ func (p *logicPrograms) Close() error {
 	return _LogicClose(
 		p.GatherBytes,
 		p.HeadEnd,
+		p.Http2Bytes,
 		p.Lineage,
 		p.MessageStart,
 		p.Node,

@@ -580,3 +580,67 @@ func TestWholeHeaderBlocksAreRecognised(t *testing.T) {
 		}
 	}
 }
+
+// bytesIn is struct bytes_in.
+type bytesIn struct {
+	word                                uint64
+	n, block, preface, usual, stream, _ uint32
+}
+
+func http2Bytes(t *testing.T, objs *logicObjects, text string, stream uint32) bytesIn {
+	var word [8]byte
+	copy(word[:], text)
+	in := bytesIn{word: binary.LittleEndian.Uint64(word[:]), n: uint32(len(text)), stream: stream}
+	run(t, objs.Http2Bytes, &in)
+	return in
+}
+
+// TestBeginningOfHeaderBlock holds it to RFC 7541, section 6 and appendix A.
+func TestBeginningOfHeaderBlock(t *testing.T) {
+	objs := load(t)
+	const unknown, request, response = 0, 1, 2
+	for text, want := range map[string]uint32{
+		"\x82": request, "\x87": request, "\x88": response, "\x8e": response, "\x8f": unknown, "\x81\x82": request,
+		"\x41\x01a": request, "\x01\x01a": request, "\x14\x01/": request, "\x48\x03201": response, "\x4f\x01a": unknown,
+		"\xc9\x44\x0b/call/1": request, "\xbe\x88": response, "\xfe\x83": request,
+		"\xff\x10\x83": request, "\xff\x80\x01\x83": unknown, "\xff": unknown,
+		"\xbe\xbf\xc0\xc1\xc2\xc3\x82": unknown, // too far
+		"\xbe\xbf":                     unknown, "": unknown,
+		"\x40\x05:path": request, "\x00\x07:status": response, "\x40\x04path": unknown,
+		"\x3f\xe1\x1f\x82": unknown, "\x7e\x01a\x82": unknown,
+	} {
+		if in := http2Bytes(t, objs, text, 1); in.block != want {
+			t.Errorf("%q: %d, want %d", text, in.block, want)
+		}
+	}
+}
+
+func TestPrefaceIsKnownByItsFirstByte(t *testing.T) {
+	objs := load(t)
+	for text, want := range map[string]uint32{"P": 1, "PRI": 1, "PRI * HT": 1, "PRI * HTTP": 1, "PX": 0, "\x81": 0, "PRI * HX": 0} {
+		if in := http2Bytes(t, objs, text, 1); in.preface != want {
+			t.Errorf("%q: %d, want %d", text, in.preface, want)
+		}
+	}
+}
+
+// TestUsualFrames holds them to RFC 9113, section 6.
+func TestUsualFrames(t *testing.T) {
+	objs := load(t)
+	for _, test := range []struct {
+		frame  string
+		stream uint32
+		usual  uint32
+	}{
+		{"\x00\x40\x00\x00\x00", 1, 1}, {"\x00\x00\x05\x00\x09", 2, 1}, {"\x00\x00\x05\x00\x04", 1, 0},
+		{"\x00\x40\x01\x00\x00", 1, 0}, // longer than every endpoint allows
+		{"\x00\x00\x20\x01\x2d", 3, 1}, {"\x00\x00\x20\x01\x04", 4, 0}, {"\x00\x00\x20\x01\x44", 3, 0},
+		{"\x00\x00\x00\x04\x01", 0, 1}, {"\x00\x00\x08\x06\x01", 0, 1}, {"\x00\x00\x08\x06\x02", 0, 0},
+		{"\x00\x00\x04\x08\x00", 0, 1}, {"\x00\x00\x04\x08\x01", 0, 0}, {"\x00\x00\x04\x03\x00", 5, 1},
+		{"\x00\x00\x10\x09\x04", 5, 1}, {"\x00\x00\x10\x05\x04", 5, 0},
+	} {
+		if in := http2Bytes(t, objs, test.frame, test.stream); in.usual != test.usual {
+			t.Errorf("%q, stream %d: %d, want %d", test.frame, test.stream, in.usual, test.usual)
+		}
+	}
+}

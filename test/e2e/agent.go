@@ -44,6 +44,9 @@ type Agent struct {
 	stopped bool
 }
 
+// largeRing is for what says more in a second than there is room for by default, should the agent not get to run.
+const largeRing = "kernel:\n  ring_bytes: 134217728\n"
+
 // AgentOptions say how to start an agent.
 type AgentOptions struct {
 	// Command and its arguments before the selection; run if empty.

@@ -115,7 +115,7 @@ func TestGRPCManyAtOnce(t *testing.T) {
 	const calls = 20_000
 	cgroup := servers.NewCgroup(t)
 	server := servers.GRPC(t, servers.Options{Cgroup: cgroup})
-	agent := StartAgent(t, AgentOptions{Select: []string{"--cgroup", cgroup.Path}})
+	agent := StartAgent(t, AgentOptions{Select: []string{"--cgroup", cgroup.Path}, Config: largeRing})
 	truth := calling(t, cgroup, nil, servers.GRPCClient(t), "-addr", server.Addr, "-n", strconv.Itoa(calls), "-conns", "4", "-streams", "50")
 	agent.WaitSpans(2 * calls)
 	spans, summary := agent.Stop()
@@ -126,6 +126,10 @@ func TestGRPCManyAtOnce(t *testing.T) {
 // TestGRPCOnOpenConnections has the agent come when the connections are open, and the header tables full of names.
 func TestGRPCOnOpenConnections(t *testing.T) {
 	const calls = 1000
+	python := func(o *servers.Options, addr string) (string, []string) {
+		o.Env = []string{servers.PythonPath()}
+		return "/usr/bin/python3", []string{servers.GRPCClientPython(t), addr, strconv.Itoa(calls), "unary", "8", "wait"}
+	}
 	for _, test := range []struct {
 		name   string
 		server func(t testing.TB, o servers.Options) *servers.Server
@@ -135,10 +139,9 @@ func TestGRPCOnOpenConnections(t *testing.T) {
 		{"Go", servers.GRPC, func(_ *servers.Options, addr string) (string, []string) {
 			return servers.GRPCClient(t), []string{"-addr", addr, "-n", strconv.Itoa(calls), "-conns", "2", "-streams", "8", "-wait"}
 		}, 0.99},
-		{"Python", grpcServers[1].start, func(o *servers.Options, addr string) (string, []string) {
-			o.Env = []string{servers.PythonPath()}
-			return "/usr/bin/python3", []string{servers.GRPCClientPython(t), addr, strconv.Itoa(calls), "unary", "8", "wait"}
-		}, 0},
+		{"Python", grpcServers[1].start, python, 0},
+		{"Python to asyncio", grpcServers[2].start, python, 0},
+		{"Python to Node", grpcServers[3].start, python, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cgroup := servers.NewCgroup(t)
@@ -255,6 +258,53 @@ func TestH2load(t *testing.T) {
 	want := map[string]int{"client /item/one 200": 1000, "server /item/one 200": 1000, "client /status/404/two 404": 1000, "server /status/404/two 404": 1000}
 	if !maps.Equal(seen, want) {
 		t.Errorf("spans of %v, want %v", seen, want)
+	}
+}
+
+// TestUpgradeToHTTP2 has clients begin with HTTP/1: the answer to the first request comes over HTTP/2, and so does what is asked then.
+func TestUpgradeToHTTP2(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		args  []string
+		paths map[string]int // their status
+	}{
+		{"nghttp", []string{"-u", "-n", "URL/first", "URL/second", "URL/missing"}, map[string]int{"/first": 200, "/second": 200, "/missing": 404}},
+		{"nghttp", []string{"-u", "-n", "URL/missing"}, map[string]int{"/missing": 404}},
+		{"curl", []string{"-sS", "--http2", "URL/first", "URL/second"}, map[string]int{"/first": 200, "/second": 200}},
+		{"curl", []string{"-sS", "--http2", "-H", "Connection: Upgrade, HTTP2-Settings", "-d", "a body", "URL/first"}, map[string]int{"/first": 200}},
+		{"curl", []string{"-sS", "--http2-prior-knowledge", "URL/first"}, map[string]int{"/first": 200}},
+	} {
+		t.Run(strings.Join(append([]string{test.name}, test.args...), " "), func(t *testing.T) {
+			cgroup := servers.NewCgroup(t)
+			server := servers.H2C(t, servers.Options{Cgroup: cgroup})
+			agent := StartAgent(t, AgentOptions{Select: []string{"--cgroup", cgroup.Path}})
+			var args []string
+			for _, a := range test.args {
+				args = append(args, strings.Replace(a, "URL", "http://"+server.Addr, 1))
+			}
+			client := servers.Run(t, servers.Options{Cgroup: cgroup}, test.name, args...)
+			<-client.Done()
+			n := 2 * len(test.paths)
+			agent.WaitSpans(n)
+			spans, summary := agent.Stop()
+			NothingLost(t, summary, n)
+			byID, seen := map[string]*Span{}, map[string]bool{}
+			for _, s := range spans {
+				byID[s.SpanID] = s
+			}
+			for _, s := range spans {
+				seen[s.Kind+s.Path()] = true
+				if s.Text("network.protocol.version") != "2" || s.Attributes["http.response.status_code"] != float64(test.paths[s.Path()]) {
+					t.Errorf("not what was answered over HTTP/2: %s", s.Line)
+				}
+				if parent := byID[s.ParentID]; s.Kind == "server" && (parent == nil || parent.Kind != "client" || parent.Path() != s.Path()) {
+					t.Errorf("not under the request that it answers: %s", s.Line)
+				}
+			}
+			if len(seen) != n {
+				t.Errorf("spans of %v, want both sides' of %v", seen, test.paths)
+			}
+		})
 	}
 }
 

@@ -43,9 +43,7 @@ func newTalk(t *testing.T, names sql.Dialect) *talk {
 
 func (k *talk) trace(flags ...string) {
 	k.t.Helper()
-	// Four clients say more in a second than there is room for by default, should the agent not get to run.
-	const ring = "kernel:\n  ring_bytes: 134217728\n"
-	k.agent = StartAgent(k.t, AgentOptions{Select: []string{"--cgroup", k.cgroup.Path}, Config: ring, Flags: append([]string{"--output", "json"}, flags...)})
+	k.agent = StartAgent(k.t, AgentOptions{Select: []string{"--cgroup", k.cgroup.Path}, Config: largeRing, Flags: append([]string{"--output", "json"}, flags...)})
 }
 
 // bySocket has PostgreSQL's clients come by the Unix socket.

@@ -445,6 +445,7 @@ func (r *request) field(line []byte) {
 // response is a parsed response head.
 type response struct {
 	status  int
+	upgrade []byte // the value of Upgrade
 	framing framing
 }
 
@@ -479,10 +480,14 @@ func (r *response) parse(b []byte) (int, probes.Verdict) {
 			continue
 		}
 		r.framing.last = false
-		if c := line[0] | 0x20; c != 'c' && c != 't' {
+		if c := line[0] | 0x20; c != 'c' && c != 't' && c != 'u' {
 			continue
 		}
 		switch name, v := field(line); len(name) {
+		case len("upgrade"):
+			if equalFold(name, "upgrade") {
+				r.upgrade = v
+			}
 		case len("content-length"):
 			if equalFold(name, "content-length") {
 				r.framing.contentLength(v)

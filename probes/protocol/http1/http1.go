@@ -160,12 +160,12 @@ func (d *decoder) Decode(c *probes.Chunk, out probes.Out) error {
 			s.state = skipping
 		}
 	}
-	if err := d.take(s, c, out); err != nil {
+	err := d.take(s, c, out)
+	if _, goesOn := err.(*probes.Upgrade); err != nil && !goesOn {
 		d.giveUp(out)
 		clear(c.Tail)
-		return err
 	}
-	return nil
+	return err
 }
 
 // take follows s through the bytes of c.
@@ -462,11 +462,20 @@ func (d *decoder) responseHead(s *stream, truncated bool, pos uint64, t int64, o
 		}
 		return nil
 	}
-	a := &d.answer
-	*a = answer{active: true, truncated: truncated, status: r.status, size: -1, begin: s.begin, headEnd: t, last: t}
 	var ex *exchange
 	if d.exchanges.len() > 0 {
 		ex = d.exchanges.at(0)
+	}
+	if r.status == 101 && equalFold(r.upgrade, "h2c") && !truncated && ex != nil && ex.head && d.hidden == ledger.Seen {
+		// RFC 7540, section 3.2: the answer comes over HTTP/2.
+		s.state = atStart
+		u := &probes.Upgrade{Protocol: "http2"}
+		u.Pos[d.in], u.Pos[d.out] = d.streams[d.in].pos, pos
+		return u
+	}
+	a := &d.answer
+	*a = answer{active: true, truncated: truncated, status: r.status, size: -1, begin: s.begin, headEnd: t, last: t}
+	if ex != nil {
 		if !ex.head && !d.describePartly(ex) {
 			d.drop(ledger.Unparsed, out)
 			ex = nil

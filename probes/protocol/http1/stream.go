@@ -145,7 +145,9 @@ func (d *decoder) feed(s *stream, c *probes.Chunk, b []byte, pos uint64, out pro
 		b = b[n:]
 		s.pos += uint64(n)
 		if err != nil {
-			clear(b) // nobody has a use for what follows
+			if _, goesOn := err.(*probes.Upgrade); !goesOn {
+				clear(b) // nobody has a use for what follows
+			}
 			return err
 		}
 		switch {

@@ -78,6 +78,7 @@ type decoder struct {
 	since   uint64 // missed: how many streams were seen to be opened since
 	doubt   uint32 // one that was opened when it was not sure that it is one
 	early   int    // streams whose request was not told yet
+	adopted bool   // the connection spoke HTTP/1 before
 	dead    bool
 	grpc    bool              // it was seen to carry gRPC
 	base    uint64            // of the streams' ids, by the kernel side
@@ -97,6 +98,7 @@ type side struct {
 	strays int    // chunks that did not begin with one, since the last header block
 	astray bool   // the rest of the chunk is passed over
 	gaps   int    // in which there may have been DATA frames
+	from   uint64 // where the first byte of HTTP/2 is
 	pos    uint64 // of the next byte
 	begun  bool   // the preface is over
 	have   int    // bytes of the next frame's header
@@ -139,11 +141,12 @@ func (d *decoder) Decode(c *probes.Chunk, out probes.Out) error {
 	switch {
 	case !s.known && c.Total > 0:
 		s.known, s.pos = true, c.Pos
-		s.sure = c.Pos == 0 && !d.target.Established
-		if c.Pos != 0 {
+		first := c.Pos == s.from
+		s.sure = first && (!d.target.Established || d.adopted)
+		if !first {
 			s.lose()
 		}
-		s.begun = c.Pos != 0 || c.Dir == d.out || !startsPreface(c.Head)
+		s.begun = !first || c.Dir == d.out || !startsPreface(c.Head)
 	case c.Pos > s.pos && s.lossy:
 		s.lose()
 		s.pos = c.Pos
@@ -173,6 +176,18 @@ func (d *decoder) Decode(c *probes.Chunk, out probes.Out) error {
 		d.giveUp(out)
 	}
 	return err
+}
+
+// Adopt implements probes.Adopter: the answer comes over stream 1 (RFC 7540, section 3.2).
+func (d *decoder) Adopt(old probes.Decoder, pos [2]uint64) {
+	d.adopted = true
+	for i := range d.sides {
+		d.sides[i].from = pos[i]
+		d.sides[i].table = newTable(true)
+	}
+	d.last = 1
+	st := d.stream(1)
+	st.inner, st.pos, st.asked = old, pos, true
 }
 
 func startsPreface(b []byte) bool {

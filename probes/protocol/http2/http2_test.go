@@ -53,6 +53,7 @@ type sink struct {
 	wires  []span.Context // when they were opened
 	done   []*span.Span
 	lost   []*span.Span
+	whole  bool // a connection may be a span's for itself
 }
 
 func newSink(t testing.TB) *sink {
@@ -70,7 +71,7 @@ func (k *sink) Span(s *span.Span) {
 		k.t.Errorf("span %v handed over as %d after %d", s.ID, s.State, old)
 	case !s.ID.IsValid():
 		k.t.Errorf("span without an id")
-	case !s.Evidence.Multiplexed:
+	case !s.Evidence.Multiplexed && !k.whole:
 		k.t.Errorf("span %v is said to have its connection for itself", s.ID)
 	}
 	k.states[s] = s.State
@@ -2243,6 +2244,70 @@ func TestCallsOnOpenConnectionsAreKnown(t *testing.T) {
 			}
 			if call := len(got) == 1 && got[0].Attrs["rpc.system.name"] == "grpc"; call != (test.want != "POST") {
 				t.Errorf("%s, server %v: a call: %v", test.name, server, call)
+			}
+		}
+	}
+}
+
+// TestUpgrade has a connection begin with HTTP/1 (RFC 7540, section 3.2), and cuts what the server says at every byte.
+func TestUpgrade(t *testing.T) {
+	const (
+		asks     = "GET /first HTTP/1.1\r\nHost: h.example\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+		switches = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+	)
+	x := newTalk()
+	answer := x.server(set, head(1, ":status", "404"), lastBody(1, 10)).data
+	request := x.client(raw(preface), set, last(3, ask(":path", "/second")...)).data
+	second := x.server(head(3, ":status", "200"), lastBody(3, 10)).data
+	for _, server := range []bool{true, false} {
+		for cut := range len(answer) + 1 {
+			first := http1.New(http1.Default()).New(testConn(nil), server)
+			k := newSink(t)
+			k.whole = true
+			in, out := probes.Ingress, probes.Egress
+			if !server {
+				in, out = out, in
+			}
+			now, pos := int64(0), [2]uint64{}
+			chunk := func(dir probes.Direction, text []byte) *probes.Chunk {
+				now += 1000
+				c := &probes.Chunk{Dir: dir, Pos: pos[dir], Total: uint64(len(text)), Head: bytes.Clone(text), Begin: now, End: now + 1}
+				if dir == in {
+					c.ID, c.Named = trace.SpanID{byte(now / 1000)}, pos[dir] == 0
+				}
+				pos[dir] += c.Total
+				return c
+			}
+			if err := first.Decode(chunk(in, []byte(asks)), k); err != nil {
+				t.Fatal(err)
+			}
+			c := chunk(out, append([]byte(switches), answer[:cut]...))
+			u, ok := errors.AsType[*probes.Upgrade](first.Decode(c, k))
+			if !ok || u.Protocol != "http2" || u.Pos != map[bool][2]uint64{true: {uint64(len(asks)), uint64(len(switches))}, false: {uint64(len(switches)), uint64(len(asks))}}[server] {
+				t.Fatalf("upgraded: %v", u)
+			}
+			d := protocol.New(testConn(nil), server)
+			d.(probes.Adopter).Adopt(first, u.Pos)
+			rest := *c
+			rest.Pos, rest.Total, rest.Head = u.Pos[out], uint64(cut), c.Head[len(switches):]
+			for _, c := range []*probes.Chunk{&rest, chunk(out, answer[cut:]), chunk(in, request), chunk(out, second)} {
+				if c.Total == 0 {
+					continue
+				}
+				if err := d.Decode(c, k); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var got []string
+			for _, r := range k.results() {
+				got = append(got, fmt.Sprintf("%v %v %v %v", r.Attrs["http.request.method"], r.Attrs["http.response.status_code"], r.Attrs["network.protocol.version"], r.Attrs["http.response.body.size"]))
+			}
+			if want := []string{"GET 404 2 10", "GET 200 2 10"}; !slices.Equal(got, want) {
+				t.Fatalf("server %v, cut at %d: %q, want %q", server, cut, got, want)
+			}
+			d.End(probes.Closed, now, k)
+			if len(k.lost) > 0 || len(k.done) != 2 {
+				t.Fatalf("server %v, cut at %d: %d spans, %d lost", server, cut, len(k.done), len(k.lost))
 			}
 		}
 	}

@@ -266,10 +266,10 @@ func (d *decoder) answer(st *stream, c *probes.Chunk, out probes.Out) {
 	d.head.WriteString(" \r\n\r\n")
 	head := d.head.Bytes()
 	b := *c
-	b.Dir, b.Pos, b.Total, b.Head, b.Tail, b.Named, b.Lost = d.out, 0, uint64(len(head)), head, nil, false, false
+	b.Dir, b.Pos, b.Total, b.Head, b.Tail, b.Named, b.Lost = d.out, st.pos[d.out], uint64(len(head)), head, nil, false, false
 	b.ID = trace.SpanID{}
 	_ = st.inner.Decode(&b, st.out(out, d.server))
-	st.pos[d.out] = b.Total
+	st.pos[d.out] += b.Total
 }
 
 // trailers takes what comes behind the response, or with its head where there is nothing else.

@@ -218,7 +218,8 @@ static __always_inline struct conn *conn_of(const struct target *target, u32 tgi
 		c = find_conn(target, tgid, transport, offset);
 	if (!c)
 		return 0;
-	if (c->protocol == PROTOCOL_UNKNOWN)
+	/* One that is upgraded begins with the preface. */
+	if (c->protocol == PROTOCOL_UNKNOWN && !(c->flags & CONN_SWITCHED))
 		speaks_http2(c, role);
 	return c->protocol == PROTOCOL_HTTP2 ? c : 0;
 }

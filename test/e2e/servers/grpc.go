@@ -30,6 +30,13 @@ func GRPC(t testing.TB, o Options) *Server {
 	return Listening(t, Run(t, o, Build(t, "test/e2e/servers/testdata/grpcserver"), "-listen", Loopback(port)), port)
 }
 
+// H2C starts a server to which connections may be upgraded to HTTP/2.
+func H2C(t testing.TB, o Options) *Server {
+	t.Helper()
+	port := FreePort(t)
+	return Listening(t, Run(t, o, Build(t, "test/e2e/servers/testdata/h2cserver"), "-listen", Loopback(port)), port)
+}
+
 // GRPCPython starts a grpcio server, with a pool of threads or, if asyncio is the argument, on that.
 func GRPCPython(t testing.TB, o Options, args ...string) *Server {
 	t.Helper()
