@@ -1142,17 +1142,22 @@ CALL_STEP(attribute)
 	CALL_WORK;
 	CALL_THREAD;
 	u64 task = 0;
+	bool asks;
 	u32 dir;
 
 	if (!t || !c || !target || !thread)
 		return 0;
 	dir = t->dir & 1;
-	if (target->flags & TARGET_GO && t->asks)
+	/* What is sent over a connection that was open before, of which nothing is known yet, may be a call: once it is known, it is too
+	 * late to see who makes it. */
+	asks = t->asks || (c->protocol == PROTOCOL_UNKNOWN && c->flags & CONN_ESTABLISHED && t->turn &&
+			   dir == DIR_EGRESS);
+	if (target->flags & TARGET_GO && asks)
 		t->ids = read_goids(target, t->g, t->sp, c->task);
 	if (target->flags & TARGET_TASKS && (t->start || target->flags & TARGET_NODE) &&
-	    c->protocol == PROTOCOL_TURNS)
+	    (asks || c->protocol == PROTOCOL_TURNS))
 		task = current_task_id(target, t->sp, t->java);
-	if (t->start && t->asks) {
+	if (t->start && asks) {
 		t->flags |= FLAG_NAMED;
 		if (dir == DIR_EGRESS) {
 			if (t->ids.id) {
