@@ -35,6 +35,9 @@ var programs = []struct {
 	{folder: "test/e2e/servers/testdata/goserver", flags: []string{"-ldflags=-s -w"}},
 	{folder: "test/e2e/servers/testdata/goproxy"},
 	{folder: "test/e2e/servers/testdata/goclient"},
+	{folder: "test/e2e/servers/testdata/grpcserver"},
+	{folder: "test/e2e/servers/testdata/grpcclient"},
+	{folder: "test/e2e/servers/testdata/h2cserver"},
 	{folder: "test/shop/orders"},
 	{folder: "test/accuracy/testdata/goapp"},
 }
