@@ -74,6 +74,8 @@ type node struct {
 	conn       uint64
 	thread     *thread // that made the call or read the request, unless it is a goroutine's
 	burst      *burst  // of that thread's, that it is one of
+	order      uint64  // of a request that is under way: how many its thread had read by then
+	shared     bool    // of a request: its thread had others under way as well
 	start      int64
 	end        int64  // 0: under way
 	goids      uint64 // highest goroutine id that was seen in the process before this request
@@ -267,6 +269,7 @@ func (c *Correlator) finish(s *span.Span) {
 		return // it was never begun, or has ended: a decoder's mistake, which its tests would show
 	}
 	n.end = s.End
+	n.isOver()
 	n.noLongerOpen()
 	if n.parent == nil && n.pair.mayJoin(n) {
 		n.state = waiting
@@ -352,6 +355,7 @@ func (c *Correlator) lose(s *span.Span) {
 	if n == nil || n.span != s || n.state != underWay {
 		return
 	}
+	n.isOver()
 	n.noLongerOpen()
 	c.forget(n)
 	c.leave(n, lost)

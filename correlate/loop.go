@@ -20,12 +20,16 @@ import (
 
 // thread is what the rules know of a thread that moves bytes.
 type thread struct {
-	loop         bool     // it was seen to run an event loop
-	process      *process // nil: it has neither read a request nor made a call
-	proven       int      // calls whose chain named the request read last, since one did not
-	judged       int      // calls, up to shareOf
-	share        float64  // of the calls of late that were confirmed
-	contradicted int64    // when a chain last named another request than the one read last; Unix ns
+	loop         bool         // it was seen to run an event loop
+	process      *process     // nil: it has neither read a request nor made a call
+	reads        uint64       // requests that it has read
+	open         int          // those of them that are under way
+	proven       int          // requests of which a chain named the one read last, since one did not
+	tested       int          // those of them that were not the only one under way
+	prover       trace.SpanID // the last of them
+	judged       int          // calls, up to shareOf
+	share        float64      // of the calls of late that were confirmed
+	contradicted int64        // when a chain last named another request than the one read last; Unix ns
 
 	now, before move  // the runs of bytes that moved last
 	reading     ref   // the request that it has read last, until the response begins
@@ -76,7 +80,7 @@ const (
 	maxThreads = 16384
 	// distrust is how long, in ns, a loop is not believed that was contradicted.
 	distrust = 60e9
-	// probation is how many chains of a loop must have been right before one is believed.
+	// probation is of how many requests a chain must have been right before one is believed.
 	probation = 12
 	// shareOf is how many calls "of late" are, and trustLoop the share of them that must be confirmed: where it is less, those that
 	// are may be so by chance (15 of 10 000 were, with half, where promises of one request are resolved by another one).
@@ -144,7 +148,10 @@ func (t *thread) began(r role, n *node) {
 			t.loop = true
 		}
 		t.reading = refer(n)
-		n.thread = t
+		n.shared = t.open > 0
+		t.reads++
+		t.open++
+		n.thread, n.order = t, t.reads
 	case callSent:
 		n.thread, n.burst = t, &burst{}
 		switch {
@@ -178,6 +185,16 @@ func (t *thread) began(r role, n *node) {
 			confirm(before, n)
 		}
 	}
+}
+
+// isOver is called when a request that a thread has read is no longer under way.
+func (n *node) isOver() {
+	if n.order == 0 {
+		return
+	}
+	n.shared = n.shared || n.order != n.thread.reads
+	n.thread.open--
+	n.order = 0
 }
 
 // takesOver is called when a thread goes on with what another one has begun. Where both run event loops, tasks move from loop to
@@ -253,7 +270,7 @@ func (c *Correlator) judge(n *node) verdict {
 	}
 	switch {
 	case b.confirmed.IsValid() && (b.disputed || b.confirmed != n.parent.id):
-		t.contradicted, t.proven = n.end, 0
+		t.contradicted, t.proven, t.tested = n.end, 0, 0
 		c.sentence(t, true)
 		return refused
 	case !right:
@@ -262,11 +279,27 @@ func (c *Correlator) judge(n *node) verdict {
 	if t.process.queues || t.process.migrates || t.contradicted != 0 && n.end-t.contradicted <= distrust && t.contradicted-n.end <= distrust {
 		return refused
 	}
-	if t.proven++; t.proven < probation || t.share < trustLoop {
+	// One chain may be long and wrong. Where a request is alone, nothing but it can be meant: that proves nothing of the others.
+	if n.parent.id != t.prover {
+		t.prover = n.parent.id
+		t.proven++
+		if n.parent.shared {
+			t.tested++
+		}
+	}
+	if !t.hasProven(n) || t.share < trustLoop {
 		return onTrial
 	}
 	c.sentence(t, false)
 	return believed
+}
+
+// hasProven says that the loop was right often enough for a call like this to be believed.
+func (t *thread) hasProven(n *node) bool {
+	if n.parent.shared {
+		return t.tested >= probation
+	}
+	return t.proven >= probation
 }
 
 // isConfirmed says that the end confirms who made a call: its chain, and all that came of it, ends in the response of the
@@ -289,7 +322,12 @@ func (c *Correlator) sentence(t *thread, guilty bool) {
 	trial := t.trial
 	t.trial = nil
 	for _, r := range trial {
-		if n := r.get(); n != nil && n.state == tried {
+		n := r.get()
+		switch {
+		case n == nil || n.state != tried:
+		case !guilty && !t.hasProven(n):
+			t.trial = append(t.trial, r)
+		default:
 			c.endTrial(n, guilty)
 		}
 	}

@@ -120,6 +120,35 @@ func TestLoopIsBelievedWhereTheEndConfirmsIt(t *testing.T) {
 	l.finish()
 }
 
+// What is right where a request is alone shows nothing of where it is not.
+func TestLoopIsProvenByRequestsThatAreNotAlone(t *testing.T) {
+	l := newLoop(t)
+	other, s := l.request(101), l.request(102) // it is a loop
+	l.respond(s)
+	l.respond(other)
+	alone := func() (call, request *span.Span) {
+		request = l.request(1)
+		call = l.call(10, request)
+		l.answer(call)
+		l.respond(request)
+		return call, request
+	}
+	for range 2 * probation {
+		alone()
+	}
+	a, first := alone()
+	other, s = l.request(101), l.request(102)
+	b := l.call(110, s)
+	l.answer(b)
+	l.respond(s)
+	l.respond(other)
+	c, last := alone()
+	l.wantParent(a, first, span.SourceEventLoop)
+	l.wantParent(c, last, span.SourceEventLoop)
+	l.finish()
+	l.wantNone(b)
+}
+
 // A loop is not believed at once: how often it is right has to show.
 func TestLoopOnProbation(t *testing.T) {
 	for _, lies := range []bool{false, true} {
