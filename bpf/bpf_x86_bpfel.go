@@ -174,6 +174,7 @@ const (
 	bpfEventFlagFLAG_CAUSE_TASK      bpfEventFlag = 128
 	bpfEventFlagFLAG_HTTP2SERVER     bpfEventFlag = 256
 	bpfEventFlagFLAG_HTTP2CLIENT     bpfEventFlag = 512
+	bpfEventFlagFLAG_UNTOLD          bpfEventFlag = 1024
 )
 
 type bpfEventKind uint32

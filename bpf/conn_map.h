@@ -34,7 +34,8 @@ enum conn_flag {
 	CONN_LOCAL_END = 64,
 	CONN_ESTABLISHED = 128, /* open before it was seen */
 	CONN_FRAMES = 256,	/* what moved last may be of HTTP/2 */
-	CONN_SWITCHED = 512,	/* it spoke HTTP/1, and goes on as something else */
+	CONN_UNTOLD = 1024,  /* bytes were not told that may have been a message's; the next event says so */
+	CONN_SWITCHED = 512, /* it spoke HTTP/1, and goes on as something else */
 };
 
 /* Where the frames of HTTP/2 are in one direction. */
@@ -327,7 +328,7 @@ static __always_inline struct conn *conn_meet(struct sock *sk, u64 inode, u16 fa
 static __always_inline void untold(struct conn *c)
 {
 	if (c->told[DIR_INGRESS] < c->pos[DIR_INGRESS] || c->told[DIR_EGRESS] < c->pos[DIR_EGRESS])
-		c->flags |= CONN_LOST;
+		c->flags |= CONN_UNTOLD;
 }
 
 /* speaks_http2 has a connection be one of HTTP/2. */

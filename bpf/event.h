@@ -42,6 +42,7 @@ enum event_flag {
 		128, /* what task holds is a task of another runtime; cause, if any, was found in its context */
 	FLAG_HTTP2_SERVER = 256, /* the kernel side knows that it is HTTP/2, and who asks */
 	FLAG_HTTP2_CLIENT = 512,
+	FLAG_UNTOLD = 1024, /* FLAG_LOST, but there was room: it was not known what the bytes were */
 };
 
 /* How a connection ended; the order is that of probes.End. */

@@ -360,9 +360,9 @@ static __always_inline void fill(struct data_event *e, const struct telling *t, 
 	e->tail = 0;
 	e->dir = t->dir;
 	e->pad = 0;
-	if (c->flags & CONN_LOST) {
-		c->flags &= ~CONN_LOST;
-		flags |= FLAG_LOST;
+	if (c->flags & (CONN_LOST | CONN_UNTOLD)) {
+		flags |= c->flags & CONN_LOST ? FLAG_LOST : FLAG_LOST | FLAG_UNTOLD;
+		c->flags &= ~(CONN_LOST | CONN_UNTOLD);
 	}
 	if (io->tcp)
 		flags |= FLAG_HAS_SEQ;
@@ -909,9 +909,9 @@ STEP(tell_frames)
 		t->off = t->io.total;
 	}
 	if (!f->worth || (!f->captured && n)) {
-		f->shown = 0; /* nor is what is left of its last frame */
-		if (e->flags & FLAG_LOST)
-			c->flags |= CONN_LOST; /* it is still to be told */
+		f->shown = 0;		  /* nor is what is left of its last frame */
+		if (e->flags & FLAG_LOST) /* it is still to be told */
+			c->flags |= e->flags & FLAG_UNTOLD ? CONN_UNTOLD : CONN_LOST;
 		discard(e);
 		return 1;
 	}
@@ -941,7 +941,7 @@ STEP(on_frames)
 	if (f->lost || !t->io.buf.base) {
 		/* The call is taken to begin with a frame. If it does not, that shows most often. */
 		f->left = f->have = f->shown = f->lost = 0;
-		c->flags |= CONN_LOST;
+		c->flags |= CONN_UNTOLD;
 		if (!t->io.buf.base) {
 			frames_lost(f);
 			return 0;
@@ -1341,7 +1341,7 @@ static __always_inline void on_end(struct conn *c, u32 how, u64 now)
 	e->last[0] = c->last[0];
 	e->last[1] = c->last[1];
 	e->how = how;
-	e->flags = c->flags & CONN_LOST ? FLAG_LOST : 0;
+	e->flags = c->flags & CONN_LOST ? FLAG_LOST : c->flags & CONN_UNTOLD ? FLAG_LOST | FLAG_UNTOLD : 0;
 	submit(e);
 }
 

@@ -67,6 +67,7 @@ const (
 	FlagCauseTask      = uint32(bpfEventFlagFLAG_CAUSE_TASK)
 	FlagHTTP2Server    = uint32(bpfEventFlagFLAG_HTTP2SERVER)
 	FlagHTTP2Client    = uint32(bpfEventFlagFLAG_HTTP2CLIENT)
+	FlagUntold         = uint32(bpfEventFlagFLAG_UNTOLD)
 )
 
 // Flags of a Target.

@@ -219,7 +219,7 @@ func (c *Conns) open(e *bpf.ConnEvent) {
 	}
 	if old := c.byKey[e.Key]; old != nil { // its end was not told, and another socket is in its place
 		t := int64(e.Hdr.Time) + c.offset
-		c.lost(old, t)
+		c.lost(old, t, false)
 		c.finish(old, Closed, t)
 	}
 	k := &conn{key: e.Key, Conn: Conn{ID: e.Conn, Established: e.Established != 0}}
@@ -370,7 +370,7 @@ func (c *Conns) data(record []byte) {
 	}
 	ch.ID = spanID(e.Request)
 	ch.Named = e.Flags&bpf.FlagNamed != 0
-	ch.Lost = e.Flags&bpf.FlagLost != 0
+	ch.Lost, ch.Untold = e.Flags&bpf.FlagLost != 0, e.Flags&bpf.FlagUntold != 0
 	ch.Unreadable = e.Flags&bpf.FlagUnreadable != 0
 	ch.Framed, ch.Server = e.Flags&(bpf.FlagHTTP2Server|bpf.FlagHTTP2Client) != 0, e.Flags&bpf.FlagHTTP2Server != 0
 	ev := &ch.Evidence
@@ -560,9 +560,9 @@ func (c *Conns) claim(k *conn, p *Protocol, server bool, ch *Chunk, from int, he
 		// In one piece, so that the decoder knows it for what it is in the middle of a stream too.
 		first := k.held[from].Chunk
 		for i := range k.held[from:] {
-			first.Lost = first.Lost || k.held[from+i].Lost
+			first.lost(&k.held[from+i].Chunk)
 		}
-		first.Lost = first.Lost || ch.Lost
+		first.lost(ch)
 		first.Unreadable = ch.Unreadable
 		first.Total, first.End = ch.Pos+ch.Total-first.Pos, ch.End
 		first.Head, first.Tail = head, ch.Tail
@@ -645,7 +645,7 @@ func (c *Conns) end(e *bpf.EndEvent) {
 	}
 	t := int64(e.Hdr.Time) + c.offset
 	if e.Flags&bpf.FlagLost != 0 {
-		c.lost(k, t)
+		c.lost(k, t, e.Flags&bpf.FlagUntold != 0)
 	}
 	for dir := Ingress; dir <= Egress; dir++ {
 		if k.decoder != nil && e.Pos[dir] > k.next[dir] && e.Last[dir] != 0 {
@@ -664,11 +664,11 @@ func (c *Conns) end(e *bpf.EndEvent) {
 }
 
 // lost tells the decoder of a loss that no chunk tells: nothing is to be concluded from what seems missing.
-func (c *Conns) lost(k *conn, t int64) {
+func (c *Conns) lost(k *conn, t int64, untold bool) {
 	if k.decoder == nil {
 		return
 	}
-	c.chunk = Chunk{Pos: k.next[Ingress], Begin: t, End: t, Lost: true}
+	c.chunk = Chunk{Pos: k.next[Ingress], Begin: t, End: t, Lost: true, Untold: untold}
 	c.decode(k, &c.chunk)
 }
 

@@ -278,7 +278,7 @@ func TestEvidenceReachesTheDecoder(t *testing.T) {
 	b.tell(k.Send("a call", func(e *bpf.DataEvent) {
 		e.Tid, e.Task, e.ParentTask, e.Seq = 11, 12, 13, 14
 		e.Request, e.Cause = 0x0102030405060708, 0x1112131415161718
-		e.Flags |= bpf.FlagNamed | bpf.FlagLost | bpf.FlagUnreadable | bpf.FlagCauseGoroutine | bpf.FlagCauseInherited
+		e.Flags |= bpf.FlagNamed | bpf.FlagLost | bpf.FlagUntold | bpf.FlagUnreadable | bpf.FlagCauseGoroutine | bpf.FlagCauseInherited
 	}))
 	b.tell(k.Send("by a thread", eventtest.For(5)))
 	b.tell(k.Piece(eventtest.Egress, "large", "end", 1<<20))
@@ -288,7 +288,7 @@ func TestEvidenceReachesTheDecoder(t *testing.T) {
 	}
 	want := probes.Chunk{
 		Dir: probes.Egress, Total: 6, Begin: begin, End: begin, ID: trace.SpanID{1, 2, 3, 4, 5, 6, 7, 8},
-		Named: true, Lost: true, Unreadable: true, Evidence: evidence,
+		Named: true, Lost: true, Untold: true, Unreadable: true, Evidence: evidence,
 	}
 	got := s.chunks[1]
 	got.Head, got.Tail = nil, nil

@@ -8,6 +8,7 @@ package probes
 import (
 	"errors"
 
+	"breadcrumb/internal/ledger"
 	"breadcrumb/internal/span"
 
 	"go.opentelemetry.io/otel/trace"
@@ -75,6 +76,8 @@ type Chunk struct {
 	Named bool
 	// Lost says that events of this connection were lost before this chunk, in either direction.
 	Lost bool
+	// Untold says of what is lost that there was room for it, but it was not known what the bytes were.
+	Untold bool
 	// Unreadable says that the bytes could not be captured though they should have been.
 	Unreadable bool
 	// Evidence is what the kernel side saw when the bytes passed.
@@ -82,6 +85,22 @@ type Chunk struct {
 	// Framed says that the kernel side knows the connection to speak the framed protocol, and Server, then, that the process is
 	// the side that answers.
 	Framed, Server bool
+}
+
+// lost has the chunk say that what was lost before another one was lost before it.
+func (c *Chunk) lost(other *Chunk) {
+	if other.Lost {
+		c.Untold = other.Untold && (c.Untold || !c.Lost)
+		c.Lost = true
+	}
+}
+
+// LossCause is how messages are counted that were lost before the chunk.
+func (c *Chunk) LossCause() ledger.Entry {
+	if c.Untold {
+		return ledger.Truncated
+	}
+	return ledger.RingFull
 }
 
 // End says how a direction, or the whole connection, ended.

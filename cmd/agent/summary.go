@@ -106,7 +106,7 @@ var troubleText = map[string]string{
 	"conns_full":        "calls on connections for which there was no room (kernel.max_connections)",
 	"targets_full":      "processes for which there was no room (kernel.max_processes)",
 	"missed_returns":    "calls whose return was not seen, for the kernel had no room for their kretprobe",
-	"frames_lost":       "times that the next frame of HTTP/2 was not found: calls that were under way are among those lost for want of room, and fields of later ones are unknown",
+	"frames_lost":       "times that the next frame of HTTP/2 was not found: calls that were under way are among those lost in bytes that are not captured, and fields of later ones are unknown",
 	"process_ring_full": "starts of processes that were seen late, for want of room",
 }
 
@@ -115,7 +115,7 @@ var lossText = map[ledger.Entry]string{
 	ledger.RingFull:      "no room in the ring buffer (kernel.ring_bytes)",
 	ledger.MapFull:       "no room in a table of the kernel side (kernel.max_connections)",
 	ledger.Unreadable:    "the process's memory was not readable",
-	ledger.Truncated:     "began in bytes that are not captured",
+	ledger.Truncated:     "in bytes that are not captured, or of which it was not known what they are",
 	ledger.Unparsed:      "not what it seemed to be",
 	ledger.Muted:         "on connections of a protocol that is not known, or moved by io_uring",
 	ledger.QueueFull:     "the endpoint was away or too slow (queue.max_queue_size)",

@@ -109,7 +109,7 @@ func (d *decoder) take(c *probes.Chunk, out probes.Out) error {
 		for i := range d.streams {
 			d.streams[i].lost = true
 		}
-		d.lose(ledger.RingFull, out)
+		d.lose(c.LossCause(), out)
 	}
 	if !s.known && c.Total > 0 {
 		s.known, s.pos = true, c.Pos

@@ -83,6 +83,7 @@ type decoder struct {
 	// paired with requests that came after them: debt counts those, which were given up at once.
 	hidden ledger.Entry
 	debt   int
+	loss   ledger.Entry // probes.Chunk.LossCause of the latest loss
 
 	req    request
 	rsp    response
@@ -172,7 +173,7 @@ func (d *decoder) Decode(c *probes.Chunk, out probes.Out) error {
 func (d *decoder) take(s *stream, c *probes.Chunk, out probes.Out) error {
 	if c.Pos > s.pos {
 		if s.unsure && s.state == inLength && !s.request && d.answer.bound && c.Pos >= s.until {
-			d.drop(ledger.RingFull, out) // when it ended is lost
+			d.drop(d.loss, out) // when it ended is lost
 			d.answer = answer{}
 			s.skip()
 		}
@@ -224,7 +225,8 @@ func (d *decoder) lose(c *probes.Chunk, out probes.Out) {
 	if d.answer.bound && answers.state == inLength && (c.Dir != d.out || c.Pos < answers.until) {
 		keep = 1
 	}
-	d.dropFrom(keep, ledger.RingFull, out)
+	d.loss = c.LossCause()
+	d.dropFrom(keep, d.loss, out)
 	if keep == 0 {
 		d.answer.bound = false
 		d.answer.begin = math.MinInt64 // no request claims it any more
@@ -263,7 +265,7 @@ func (d *decoder) End(e probes.End, t int64, out probes.Out) {
 		d.endMessage(&d.streams[d.out], end, out)
 	}
 	if d.streams[d.out].unsure && e != probes.Stopped {
-		d.dropFrom(0, ledger.RingFull, out) // how they ended is lost; the connection's end says nothing of it
+		d.dropFrom(0, d.loss, out) // how they ended is lost; the connection's end says nothing of it
 	}
 	for d.exchanges.len() > 0 {
 		switch e {

@@ -74,6 +74,7 @@ type decoder struct {
 	free    []*stream
 	last    uint32 // the newest stream that was opened; their numbers grow (RFC 9113, section 5.1.1)
 	missed  bool   // events were lost: streams may have been opened that were not seen
+	untold  bool   // missed: probes.Chunk.Untold
 	mark    uint32 // missed: last, before that
 	since   uint64 // missed: how many streams were seen to be opened since
 	doubt   uint32 // one that was opened when it was not sure that it is one
@@ -136,7 +137,7 @@ func (d *decoder) Decode(c *probes.Chunk, out probes.Out) error {
 		d.base = binary.BigEndian.Uint64(c.ID[:])
 	}
 	if c.Lost {
-		d.lose(c.Begin, out)
+		d.lose(c, out)
 	}
 	switch {
 	case !s.known && c.Total > 0:
@@ -162,7 +163,7 @@ func (d *decoder) Decode(c *probes.Chunk, out probes.Out) error {
 			d.skip(s, c, hidden, out)
 		} else {
 			// The kernel side does not walk the frames yet: any may be in there, and in what it leaves out next.
-			d.drop(c.Begin, out)
+			d.drop(c.Begin, !d.missed || d.untold, out) // else it is a consequence of that
 			s.lose()
 			s.lossy = true
 			s.pos += hidden
@@ -347,7 +348,7 @@ func (d *decoder) astray(s *side, c *probes.Chunk, out probes.Out) error {
 	if s.strays++; s.strays > maxStrays || s.sure && !s.framed {
 		return probes.ErrNotProtocol
 	}
-	d.drop(c.Begin, out)
+	d.drop(c.Begin, !d.missed || d.untold, out) // else it is a consequence of that
 	s.lose()
 	s.astray = true
 	return nil
@@ -505,7 +506,7 @@ func (d *decoder) opened(id uint32, sure bool) {
 		if d.since++; sure {
 			if n := uint64(id-d.mark) / 2; d.mark > 0 && id > d.mark && n > d.since && d.target.Target != nil {
 				d.target.Target.Account.Add(ledger.Seen, n-d.since)
-				d.target.Target.Account.Add(ledger.RingFull, n-d.since)
+				d.target.Target.Account.Add((&probes.Chunk{Untold: d.untold}).LossCause(), n-d.since)
 			}
 			d.missed = false
 		}
@@ -604,14 +605,15 @@ func (d *decoder) reset(st *stream, c *probes.Chunk, code uint32, out probes.Out
 
 // lose is called where events were lost, of either side: what became of the streams is not known. A side of which no bytes are
 // missing has lost nothing.
-func (d *decoder) lose(t int64, out probes.Out) {
+func (d *decoder) lose(c *probes.Chunk, out probes.Out) {
 	for i := range d.sides {
 		d.sides[i].lossy = true
 	}
 	if !d.missed {
 		d.missed, d.mark, d.since = true, max(d.last, d.doubt), 0
 	}
-	d.drop(t, out)
+	d.untold = c.Untold
+	d.drop(c.Begin, c.Untold, out)
 }
 
 // lose is called where bytes are missing that may have been any: what comes next is taken to begin with a frame, and the table is
@@ -623,14 +625,15 @@ func (s *side) lose() {
 	s.gaps++
 }
 
-// drop gives the open streams up.
-func (d *decoder) drop(t int64, out probes.Out) {
+// drop gives the open streams up; untold as of a chunk.
+func (d *decoder) drop(t int64, untold bool, out probes.Out) {
 	for _, st := range sorted(d.streams) {
+		loss := probes.Chunk{Dir: d.in, Pos: st.pos[d.in], Begin: t, End: t, Lost: true, Untold: untold}
 		if st.inner == nil {
-			d.giveUpCall(st, ledger.RingFull, out)
+			d.giveUpCall(st, loss.LossCause(), out)
 			continue
 		}
-		_ = st.inner.Decode(&probes.Chunk{Dir: d.in, Pos: st.pos[d.in], Begin: t, End: t, Lost: true}, st.out(out, d.server))
+		_ = st.inner.Decode(&loss, st.out(out, d.server))
 		d.close(st, probes.Closed, t, out)
 	}
 }

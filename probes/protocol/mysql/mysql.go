@@ -222,7 +222,7 @@ func (d *decoder) Decode(c *probes.Chunk, out probes.Out) error {
 		d.begin(c)
 	}
 	if c.Lost {
-		d.lose(out)
+		d.lose(c.LossCause(), out)
 	}
 	err := d.take(c, out)
 	if err != nil {
@@ -381,8 +381,8 @@ func (s *side) unhidden(squeezed bool) uint64 {
 }
 
 // lose takes the loss of events, of either side: what became of the commands under way is not known, nor what others did.
-func (d *decoder) lose(out probes.Out) {
-	d.dropAll(ledger.RingFull, out)
+func (d *decoder) lose(cause ledger.Entry, out probes.Out) {
+	d.dropAll(cause, out)
 	d.aside = false
 	d.session.forget()
 	for i := range d.sides {

@@ -135,7 +135,7 @@ func (d *decoder) Decode(c *probes.Chunk, out probes.Out) error {
 		return probes.ErrNotProtocol
 	}
 	if c.Lost {
-		d.lose(out)
+		d.lose(c.LossCause(), out)
 	}
 	err := d.take(c, out)
 	if err != nil {
@@ -294,9 +294,9 @@ func (d *decoder) ask(c *probes.Chunk, out probes.Out) {
 }
 
 // lose is called where events were lost, of either side.
-func (d *decoder) lose(out probes.Out) {
-	d.dropAll(ledger.RingFull, out)
-	d.hole(ledger.RingFull, true)
+func (d *decoder) lose(cause ledger.Entry, out probes.Out) {
+	d.dropAll(cause, out)
+	d.hole(cause, true)
 	d.cutOff()
 	d.early = d.early[:0]
 	d.proven, d.heard, d.rests = false, false, false
