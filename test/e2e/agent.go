@@ -63,6 +63,8 @@ type AgentOptions struct {
 	Env []string
 	// Capabilities are all that it has, as a user who is not root; root's if nil.
 	Capabilities []uintptr
+	// Unread has nobody read what the agent prints.
+	Unread bool
 	// NoWait returns before the agent is tracing.
 	NoWait bool
 }
@@ -184,9 +186,13 @@ func StartAgent(t testing.TB, o AgentOptions) *Agent {
 		a.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
 		a.cmd.SysProcAttr.AmbientCaps = o.Capabilities
 	}
-	stdout, err := a.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
+	var readers sync.WaitGroup
+	if !o.Unread {
+		stdout, err := a.cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		readers.Go(func() { a.read(stdout, a.stdoutLine) })
 	}
 	stderr, err := a.cmd.StderrPipe()
 	if err != nil {
@@ -195,8 +201,6 @@ func StartAgent(t testing.TB, o AgentOptions) *Agent {
 	if err := a.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var readers sync.WaitGroup
-	readers.Go(func() { a.read(stdout, a.stdoutLine) })
 	readers.Go(func() { a.read(stderr, a.stderrLine) })
 	go func() {
 		readers.Wait()
