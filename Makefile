@@ -18,7 +18,7 @@ build: deps-build ## build bin/breadcrumb, one static binary
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/breadcrumb ./cmd/agent
 	@ls -l bin/breadcrumb | awk '{printf "bin/breadcrumb: %.1f MB\n", $$5/1e6}'
 
-demo: deps-demo build ## trace a small shop of three services for fifteen seconds
+demo: deps-demo build ## trace a small shop of three services and a database for fifteen seconds
 	test/shop/demo.sh
 
 test: deps-test build ## run everything: unit, BPF logic, load and end-to-end tests, the core of them on Linux 6.1 too
@@ -42,7 +42,7 @@ VM :=
 test-vm: deps-vm ## run load, logic and end-to-end tests in virtual machines with Linux 5.10 to the newest (KERNEL=6.1: one)
 	go run ./test/vm -kernel $(KERNEL) $(VM)
 
-accuracy: deps-test ## measure how often the parents of calls are right, for each runtime; takes about an hour
+accuracy: deps-accuracy ## measure how often the parents of calls are right, for each runtime; takes about an hour
 	cd test/accuracy && go test -run TestParents -count=1 -timeout 150m -parallel 6 -v -full
 
 bench: deps-bench build ## compare servers with and without the agent; takes about ten minutes

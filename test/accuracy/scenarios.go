@@ -341,7 +341,7 @@ func runJava(t testing.TB, o servers.Options, jvm, class string, packages []stri
 	for _, name := range packages {
 		jars, _ := filepath.Glob("/usr/share/java/" + name)
 		if len(jars) == 0 {
-			t.Fatalf("no /usr/share/java/%s: .ci/deps test installs it", name)
+			t.Fatalf("no /usr/share/java/%s: .ci/deps accuracy installs it", name)
 		}
 		path += ":" + strings.Join(jars, ":")
 	}

@@ -25,7 +25,7 @@ func replayGivesTheSame(t *testing.T, attach *Attachment) {
 	file := filepath.Join(t.TempDir(), "recording")
 	agent := StartAgent(t, AgentOptions{
 		Command: []string{"record", file},
-		Select:  PIDs(s.Gateway, s.Orders, s.Stock, web),
+		Select:  PIDs(append(s.All(), web)...),
 		Attach:  attach,
 	})
 	const secret = "what-is-in-a-body-stays-there"
@@ -38,7 +38,7 @@ func replayGivesTheSame(t *testing.T, attach *Attachment) {
 	}
 	spans := 0
 	for i := range truth {
-		spans += 2*len(shop.Calls(i)) - 1
+		spans += shop.Spans(i, true)
 	}
 	conn, err := drive.Dial("tcp", web.Addr)
 	if err != nil {

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"breadcrumb/test/e2e/drive"
@@ -28,12 +29,7 @@ func driveShop(t *testing.T, s *shop.Shop, checkouts int, trace bool) (truth []d
 		if x.Status != calls[0].Status {
 			t.Fatalf("%s: status %d, want %d", x.Target, x.Status, calls[0].Status)
 		}
-		for _, c := range calls {
-			spans++
-			if c.From != "" {
-				spans++
-			}
-		}
+		spans += shop.Spans(i, s.Database != nil)
 	}
 	return truth, spans
 }
@@ -55,7 +51,7 @@ func TestShopParents(t *testing.T) {
 
 func shopParents(t *testing.T, attach *Attachment, checkouts int, trace bool) {
 	s := shop.Start(t, servers.Options{})
-	agent := TraceBy(t, attach, s.Gateway, s.Orders, s.Stock)
+	agent := TraceBy(t, attach, s.All()...)
 	truth, n := driveShop(t, s, checkouts, trace)
 	agent.WaitSpans(n)
 	spans, summary := agent.Stop()
@@ -79,9 +75,36 @@ func compareShop(spans []*Span, truth []drive.Exchange) *shopResult {
 	r := &shopResult{}
 	type key struct{ service, kind, method, path string }
 	index := make(map[key][]*Span, len(spans))
+	asked := map[string][]*Span{} // of the database, by the parent
 	for _, s := range spans {
+		if s.Text("db.system.name") != "" {
+			asked[s.ParentID] = append(asked[s.ParentID], s)
+			continue
+		}
 		k := key{s.Service(), s.Kind, s.Text("http.request.method"), s.Path()}
 		index[k] = append(index[k], s)
+	}
+	// statement takes a span of the database's or of who asks it from below its parent, in their order.
+	statement := func(service, kind, text string, parent *Span) *Span {
+		if parent == nil {
+			return nil
+		}
+		list := asked[parent.SpanID]
+		at := slices.IndexFunc(list, func(s *Span) bool {
+			return s.Service() == service && s.Kind == kind && s.Text("db.query.text") == text
+		})
+		if at < 0 {
+			r.add("missing", "%s span of %s: %s\n\t\tunder %s", kind, service, text, parent)
+			return nil
+		}
+		s := list[at]
+		if asked[parent.SpanID] = slices.Delete(list, at, at+1); len(list) == 1 {
+			delete(asked, parent.SpanID)
+		}
+		if s.Status.Code != "unset" {
+			r.add("status", "%s", s)
+		}
+		return s
 	}
 	take := func(service, kind string, c shop.Call) *Span {
 		k := key{service, kind, c.Method, c.Path}
@@ -126,9 +149,22 @@ func compareShop(spans []*Span, truth []drive.Exchange) *shopResult {
 			under(served[j], made)
 			under(made, served[c.Under])
 		}
+		for _, s := range shop.Statements(i) {
+			made := statement(shop.Orders, "client", s.Text, served[s.Under])
+			under(made, served[s.Under])
+			under(statement(shop.Database, "server", s.Text, made), made)
+		}
 	}
 	for k, list := range index {
 		r.add("not of any request", "%s: %s", fmt.Sprint(k), list[0])
+	}
+	for parent, list := range asked {
+		if parent == "" {
+			r.none += len(list)
+		} else {
+			r.wrong += len(list)
+		}
+		r.add("not of any request", "%d statements, the first: %s", len(list), list[0])
 	}
 	return r
 }

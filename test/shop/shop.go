@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package shop starts the demo shop, three unmodified services in three languages, and knows which calls
-// each of its requests makes.
+// Package shop starts the demo shop, three unmodified services in three languages and a database, and knows
+// which calls each of its requests makes.
 //
 //	gateway (Node)   GET /checkout/<id>
-//	  orders (Go)    GET /orders/<id>
+//	  orders (Go)    POST /orders/<id>
 //	    stock (Python) GET /price/<id>, asked for by a goroutine of its own
 //	    stock          GET /stock/<id>, at the same time
+//	    PostgreSQL     INSERT orders
 //	  orders         POST /pay/<id>
+//	    PostgreSQL     SELECT orders
 //	    stock          POST /reserve/<id>
+//	    PostgreSQL     UPDATE orders
 package shop
 
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -23,6 +27,17 @@ import (
 // Shop is a shop that runs.
 type Shop struct {
 	Gateway, Orders, Stock *servers.Server
+	// Database is where orders keeps them; nil: in its memory.
+	Database *servers.Database
+}
+
+// All are its servers.
+func (s *Shop) All() []*servers.Server {
+	all := []*servers.Server{s.Gateway, s.Orders, s.Stock}
+	if s.Database != nil {
+		all = append(all, s.Database.Server)
+	}
+	return all
 }
 
 // The services' service.name.
@@ -30,10 +45,22 @@ const (
 	Gateway = "gateway"
 	Orders  = "orders"
 	Stock   = "stock"
+
+	Database = "postgres"
 )
 
-// Start starts the three services.
+// Start starts the three services and their database.
 func Start(t testing.TB, o servers.Options) *Shop {
+	t.Helper()
+	database := servers.PostgreSQL(t, o)
+	o.Env = append(slices.Clone(o.Env), "DATABASE=postgres://postgres@"+database.Addr+"/postgres?sslmode=disable")
+	s := StartWithoutDatabase(t, o)
+	s.Database = database
+	return s
+}
+
+// StartWithoutDatabase starts the three services alone: orders keeps them in its memory.
+func StartWithoutDatabase(t testing.TB, o servers.Options) *Shop {
 	t.Helper()
 	folder := filepath.Join(servers.ModuleRoot(), "test", "shop")
 	gateway, orders, stock := servers.FreePort(t), servers.FreePort(t), servers.FreePort(t)
@@ -70,7 +97,7 @@ func Calls(n int) []Call {
 	}
 	calls := []Call{
 		{"", Gateway, "GET", "/checkout/" + id, 200, -1},
-		{Gateway, Orders, "GET", "/orders/" + id, status(404, unknown), 0},
+		{Gateway, Orders, "POST", "/orders/" + id, status(404, unknown), 0},
 		{Orders, Stock, "GET", "/price/" + id, 200, 1},
 		{Orders, Stock, "GET", "/stock/" + id, status(404, unknown), 1},
 	}
@@ -82,6 +109,37 @@ func Calls(n int) []Call {
 	return append(calls,
 		Call{Gateway, Orders, "POST", "/pay/" + id, status(502, broken), 0},
 		Call{Orders, Stock, "POST", "/reserve/" + id, status(500, broken), 4})
+}
+
+// Statement is what orders asks of the database.
+type Statement struct {
+	Operation, Text string // as its spans show them
+	Under           int    // the call, by its number, during which it is executed
+}
+
+// Statements are those that a checkout executes, in their order.
+func Statements(n int) []Statement {
+	calls := Calls(n)
+	var list []Statement
+	if calls[1].Status == 200 {
+		list = append(list, Statement{"INSERT", "INSERT INTO orders (id, total) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET total = $2, paid = NULL", 1})
+	}
+	if len(calls) > 4 {
+		list = append(list, Statement{"SELECT", "SELECT total FROM orders WHERE id = $1", 4})
+	}
+	if calls[0].Status == 200 {
+		list = append(list, Statement{"UPDATE", "UPDATE orders SET paid = now() WHERE id = $1", 4})
+	}
+	return list
+}
+
+// Spans is how many spans a checkout makes of a shop with or without a database: both ends of everything, but for the driver's.
+func Spans(n int, database bool) int {
+	spans := 2*len(Calls(n)) - 1
+	if database {
+		spans += 2 * len(Statements(n))
+	}
+	return spans
 }
 
 // Path is what the driver asks for.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -69,22 +70,22 @@ func (b *builder) built(ctx context.Context, arch string) (string, error) {
 		}
 	}
 	type build struct {
-		out  string
-		args []string
+		out, folder string
+		args        []string // of go; the first is the command
 	}
 	builds := []build{
-		{filepath.Join(dir, "bin", "guest"), []string{"build", "./test/vm/guest"}},
-		{filepath.Join(dir, "bin", "breadcrumb"), []string{"build", "./cmd/agent"}},
+		{filepath.Join(dir, "bin", "guest"), "test/vm/guest", []string{"build"}},
+		{filepath.Join(dir, "bin", "breadcrumb"), "cmd/agent", []string{"build"}},
 	}
 	for name, folder := range testBinaries {
-		builds = append(builds, build{filepath.Join(dir, "bin", name+".test"), []string{"test", "-c", "./" + folder}})
+		builds = append(builds, build{filepath.Join(dir, "bin", name+".test"), folder, []string{"test", "-c"}})
 	}
 	for _, p := range programs {
-		args := append(append([]string{"build"}, p.flags...), "./"+p.folder)
-		builds = append(builds, build{job.Program(dir, p.folder, p.flags), args})
+		builds = append(builds, build{job.Program(dir, p.folder, p.flags), p.folder, append([]string{"build"}, p.flags...)})
 	}
 	for _, one := range builds {
-		args := append([]string{one.args[0], "-o", one.out}, one.args[1:]...)
+		// Some are modules of their own.
+		args := slices.Concat([]string{one.args[0], "-C", one.folder, "-o", one.out}, one.args[1:], []string{"."})
 		cmd := command(ctx, "go", args...)
 		cmd.Dir = b.root
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)

@@ -161,15 +161,15 @@ func ModuleRoot() string {
 	return filepath.Join(filepath.Dir(file), "..", "..", "..")
 }
 
-// Build compiles a program of this module, given by its folder, once for all tests and returns the
-// executable.
+// Build compiles a program of this module or of one within it, given by its folder, once for all tests
+// and returns the executable.
 func Build(t testing.TB, folder string, flags ...string) string {
 	t.Helper()
 	name := filepath.Base(folder)
 	key := strings.NewReplacer("/", "_", " ", "").Replace(folder + strings.Join(flags, ""))
 	dir := once(t, key, func(dir string) error {
-		args := append([]string{"build", "-o", filepath.Join(dir, name)}, flags...)
-		cmd := exec.Command("go", append(args, "./"+folder)...)
+		args := append([]string{"build", "-C", folder, "-o", filepath.Join(dir, name)}, flags...)
+		cmd := exec.Command("go", append(args, ".")...)
 		cmd.Dir = ModuleRoot()
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w\n%s", folder, err, out)

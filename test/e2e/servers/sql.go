@@ -139,6 +139,7 @@ func PostgreSQL(t testing.TB, o Options) *Database {
 	p := Run(t, o, exe, args...)
 	d := &Database{Server: Listening(t, p, port), Dir: dir, Socket: filepath.Join(dir, fmt.Sprintf(".s.PGSQL.%d", port)),
 		log: filepath.Join(dir, "log.csv"), read: readCSV}
+	d.PIDs = []int{p.PID()} // it has a process for each connection, which may be gone
 	p.WaitFor(t, "come up", func() bool { return d.Logged(t, "database system is ready to accept connections") })
 	return d
 }

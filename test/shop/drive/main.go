@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Drive sends checkouts to the shop at a gentle rate, each with a number of its own, and says how they
-// went. It ends after a time, or when it is interrupted.
+// went, and on standard output how many spans that makes. It ends after a time, or when it is interrupted.
 package main
 
 import (
@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"breadcrumb/test/e2e/drive"
+	"breadcrumb/test/shop"
 )
 
 func main() {
@@ -54,8 +55,13 @@ func main() {
 		})
 	}
 	group.Wait()
+	spans := 0
+	for i := range n {
+		spans += shop.Spans(i+1, true)
+	}
 	fmt.Fprintf(os.Stderr, "%d checkouts: %d paid, %d of unknown articles, %d failed\n",
 		n, ok.Load(), notFound.Load(), failed.Load())
+	fmt.Println(spans)
 }
 
 // checkout makes one request on a kept connection and returns the status of its answer.
@@ -69,7 +75,7 @@ func checkout(addr string, conns chan *drive.Conn, n int) int {
 			return 0
 		}
 	}
-	x := conn.Do(drive.Request{Target: fmt.Sprint("/checkout/", n)})
+	x := conn.Do(drive.Request{Target: shop.Path(n)})
 	if x.Err != nil || conn.Closed {
 		conn.Close()
 		return x.Status

@@ -24,7 +24,7 @@ function call(method, path, body) {
 }
 
 async function checkout(id, res) {
-  const order = await call('GET', `/orders/${id}`);
+  const order = await call('POST', `/orders/${id}`);
   if (order.status !== 200) return reply(res, order.status, { error: `no order ${id}` });
 
   const { total } = JSON.parse(order.text);

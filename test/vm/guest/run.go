@@ -59,16 +59,16 @@ func runStep(s job.Step, log *os.File) job.Outcome {
 
 // build is go build: it copies what the host has built.
 func build(args []string) error {
-	if len(args) < 4 || args[0] != "build" || args[1] != "-o" {
+	if len(args) < 6 || args[0] != "build" || args[1] != "-C" || args[3] != "-o" || args[len(args)-1] != "." {
 		return fmt.Errorf("%s: there is no Go here, but for what the host has built", strings.Join(args, " "))
 	}
-	folder, flags := strings.TrimPrefix(args[len(args)-1], "./"), args[3:len(args)-1]
+	folder, flags := args[2], args[5:len(args)-1]
 	in, err := os.Open(job.Program(job.Built, folder, flags))
 	if err != nil {
 		return fmt.Errorf("%s %v is not among the programs that the host builds (test/vm/build.go): %w", folder, flags, err)
 	}
 	defer in.Close()
-	out, err := os.OpenFile(args[2], os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
+	out, err := os.OpenFile(args[4], os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
 	if err != nil {
 		return err
 	}
