@@ -45,7 +45,7 @@ test-vm: deps-vm ## run load, logic and end-to-end tests in virtual machines wit
 accuracy: deps-accuracy ## measure how often the parents of calls are right, for each runtime; takes about an hour
 	cd test/accuracy && go test -run TestParents -count=1 -timeout 150m -parallel 6 -v -full
 
-bench: deps-bench build ## compare servers with and without the agent; takes about ten minutes
+bench: deps-bench build ## compare servers with and without the agent; takes a quarter of an hour
 	go run ./test/bench
 
 lint: deps-generate ## check formatting, vet, and the BPF code's style

@@ -42,7 +42,7 @@ type bench struct {
 	self       string // this binary
 	agent      string // and those that were built
 	hello, sdk string
-	echo       string
+	echo, sql  string
 	processes  []*process
 	sink       *sink
 	report     report
@@ -78,6 +78,7 @@ func newBench(ctx context.Context, o options) (_ *bench, err error) {
 	}{
 		{&b.hello, root, "./test/bench/testdata/hello", true},
 		{&b.echo, root, "./test/bench/testdata/grpcecho", !o.hooks && (o.wants(throughput, grpcKind.name) || o.wants(cores, grpcKind.name) || o.wants(programRuns, grpcKind.name))},
+		{&b.sql, filepath.Join(root, "test/bench/sqlserver"), ".", !o.hooks && (o.wants(throughput, pgxKind.name) || o.wants(programRuns, pgxKind.name))},
 		{&b.sdk, filepath.Join(root, "test/bench/sdkserver"), ".", !o.hooks && o.wants(throughput, sdkKind.name)},
 		{&b.agent, root, "./cmd/agent", o.agent == ""},
 	}
@@ -218,6 +219,7 @@ type row struct {
 	Part   string `json:"part"`
 	Server string `json:"server"`
 	Title  string `json:"title"`
+	Spans  int64  `json:"spans_per_request"`
 	Pairs  []pair `json:"pairs"`
 }
 
@@ -265,7 +267,7 @@ func (b *bench) pairs(part string, where layout, load loader) (err error) {
 	}()
 	for round := range b.o.rounds {
 		for i, k := range kinds {
-			rows[i].Part, rows[i].Server, rows[i].Title = part, k.name, k.title
+			rows[i].Part, rows[i].Server, rows[i].Title, rows[i].Spans = part, k.name, k.title, max(1, k.spans)
 			var p pair
 			if err := b.waitForQuiet(); err != nil {
 				return err
@@ -325,7 +327,8 @@ func (b *bench) available(part string, k kind) bool {
 		return false
 	}
 	if k.needs != "" {
-		if _, err := exec.LookPath(k.needs); err != nil {
+		installed, _ := filepath.Glob(k.needs)
+		if _, err := exec.LookPath(k.needs); err != nil && len(installed) == 0 {
 			b.note("%s is not installed: %s was not measured for it.", k.needs, part)
 			return false
 		}
@@ -350,6 +353,11 @@ func (b *bench) sample(s *server, path string, where layout, withAgent bool, loa
 			return r, err
 		}
 	}
+	if s.renew != nil {
+		if err := s.renew(); err != nil {
+			return r, fmt.Errorf("have a server connect anew: %w", err)
+		}
+	}
 	before, err := b.usage(s, a)
 	if err != nil {
 		return r, err
@@ -363,7 +371,7 @@ func (b *bench) sample(s *server, path string, where layout, withAgent bool, loa
 	}
 	r.Wall = loaded.at.Sub(before.at)
 	r.ServerCPU = loaded.server - before.server
-	own := r.ServerCPU + loaded.agent - before.agent + loaded.sink - before.sink + r.Load.CPU
+	own := r.ServerCPU + loaded.behind - before.behind + loaded.agent - before.agent + loaded.sink - before.sink + r.Load.CPU
 	r.Others = max(0, (loaded.busy-before.busy-own).Seconds()/r.Wall.Seconds())
 	r.Stolen = (loaded.stolen - before.stolen).Seconds() / r.Wall.Seconds()
 	if a != nil {
@@ -402,12 +410,20 @@ func (b *bench) sample(s *server, path string, where layout, withAgent bool, loa
 type usage struct {
 	at                                time.Time
 	server, agent, sink, busy, stolen time.Duration
+	behind                            time.Duration // what the server asks
 }
 
 func (b *bench) usage(s *server, a *agent) (u usage, err error) {
 	u.at = time.Now()
 	u.busy, u.stolen = busyTime()
-	if u.server, err = cpuTime(s.pids...); err != nil {
+	serverTime := cpuTime
+	if s.forks {
+		serverTime = familyTime
+	}
+	if u.server, err = serverTime(s.pids...); err != nil {
+		return u, err
+	}
+	if u.behind, err = familyTime(s.behind...); err != nil {
 		return u, err
 	}
 	if u.sink, err = cpuTime(b.sink.p.pid()); err != nil {

@@ -4,6 +4,8 @@ package main
 
 import (
 	"math"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -163,6 +165,53 @@ Transfer/sec:      9.81MB
 	}
 	if _, err := parseWrk([]byte("unable to connect to 127.0.0.1:8080 Connection refused\n")); err == nil {
 		t.Error("no error without a result")
+	}
+}
+
+func TestParsePgbench(t *testing.T) {
+	res, err := parsePgbench([]byte(`pgbench (15.18 (Debian 15.18-0+deb12u1))
+transaction type: select.sql
+scaling factor: 1
+query mode: simple
+number of clients: 32
+number of threads: 1
+maximum number of tries: 1
+duration: 5 s
+number of transactions actually processed: 214861
+number of failed transactions: 3 (0.001%)
+latency average = 0.742 ms
+initial connection time = 21.414 ms
+tps = 43125.118412 (without initial connection time)
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := loadResult{Tool: "pgbench", Requests: 214861, PerSecond: 43125.118412, Seconds: 214861 / 43125.118412, Errors: 3}
+	if diff := cmp.Diff(want, res); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := parsePgbench([]byte("pgbench: error: connection to server failed\n")); err == nil {
+		t.Error("no error without a result")
+	}
+}
+
+// TestFamilyTimeKnowsOfThoseThatHaveEnded has a child use some CPU time.
+func TestFamilyTimeKnowsOfThoseThatHaveEnded(t *testing.T) {
+	before, err := familyTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/bin/sh", "-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done")
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	after, err := familyTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	if grown := after - before; grown < used-3*tick {
+		t.Errorf("it grew by %v, and the child used %v", grown, used)
 	}
 }
 

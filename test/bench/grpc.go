@@ -30,7 +30,8 @@ func (b *bench) startGRPC(cpus []int) (*server, error) {
 	}
 	s, err := b.startServer(cpus, nil, b.echo, counter)
 	if err == nil {
-		s.counter, s.grpc = counter, true
+		s.counter = counter
+		s.saturate = func(cpus []int, d time.Duration) (loadResult, error) { return b.saturateGRPC(s, cpus, d) }
 	}
 	return s, err
 }

@@ -38,8 +38,8 @@ const (
 
 // saturate asks as fast as one thread can, with wrk where it is installed.
 func (b *bench) saturate(s *server, path string, cpus []int, d time.Duration) (loadResult, error) {
-	if s.grpc {
-		return b.saturateGRPC(s, cpus, d)
+	if s.saturate != nil {
+		return s.saturate(cpus, d)
 	}
 	wrk, err := exec.LookPath("wrk")
 	if err != nil {

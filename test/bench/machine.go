@@ -51,9 +51,10 @@ func describeMachine(ctx context.Context, agent string) machine {
 	}
 	m.Agent = words(firstLine(ctx, agent, "version"))
 	tools := []string{firstLine(ctx, "go", "env", "GOVERSION")}
-	for _, command := range [][]string{{python, "--version"}, {"nginx", "-v"}, {"wrk", "-v"}} {
+	plain := strings.NewReplacer("nginx version: ", "", "postgres (PostgreSQL)", "PostgreSQL")
+	for _, command := range [][]string{{python, "--version"}, {"nginx", "-v"}, {"wrk", "-v"}, {program("postgres"), "--version"}} {
 		if line := firstLine(ctx, command[0], command[1:]...); line != "" {
-			tools = append(tools, words(strings.TrimPrefix(line, "nginx version: ")))
+			tools = append(tools, words(plain.Replace(line)))
 		}
 	}
 	m.Tools = strings.Join(tools, ", ")

@@ -3,8 +3,8 @@
 // Bench measures what tracing costs the programs that are traced, and the machine. It runs real servers
 // under load with and without the agent, one right after the other, and compares only within such pairs.
 //
-//	go run ./test/bench            the whole table, in less than ten minutes
-//	go run ./test/bench -quick     a smoke run, in less than a minute: its figures mean little
+//	go run ./test/bench            the whole table, in a quarter of an hour
+//	go run ./test/bench -quick     a smoke run, in some two minutes: its figures mean little
 //	go run ./test/bench -hooks     what the hooks cost programs that are not traced
 //
 // The table goes to standard output as Markdown, progress to standard error. All traffic is on the
@@ -62,7 +62,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "pairs of runs, without and with the agent, for each figure")
 	flag.DurationVar(&o.duration, "duration", 5*time.Second, "of each run under load; latency is measured for three fifths of it")
 	flag.StringVar(&o.only, "only", "", "parts to run, separated by commas: PART, SERVER or PART/SERVER;\nparts: "+
-		strings.Join(parts, ", ")+"; servers: go, sdk, python, nginx, grpc")
+		strings.Join(parts, ", ")+"; servers: go, sdk, python, nginx, grpc, pgx, pgbench")
 	flag.StringVar(&o.json, "json", "", "write all that was measured to this `file`")
 	flag.StringVar(&o.agent, "agent", "", "measure this breadcrumb `binary`; default: the one built from this tree")
 	flag.DurationVar(&o.quiet, "quiet", 0, "wait up to this long before each pair until other programs leave the machine alone")

@@ -24,9 +24,10 @@ var programs embed.FS
 // kind is a server that is measured.
 type kind struct {
 	name, title string
-	needs       string   // the program that has to be installed, if any
+	needs       string   // the program that has to be installed, if any, or a pattern for its path
 	path        string   // what is requested
 	parts       []string // that are measured; nil: all
+	spans       int64    // that a request makes; 0: one
 	start       func(b *bench, cpus []int) (*server, error)
 }
 
@@ -54,7 +55,7 @@ var (
 )
 
 // traced are the servers that run under the agent.
-var traced = []kind{goKind, pythonKind, nginxKind, grpcKind}
+var traced = []kind{goKind, pythonKind, nginxKind, grpcKind, pgxKind, pgbenchKind}
 
 // python is the system's own: what else is called python3 may be a script that starts one.
 const python = "/usr/bin/python3"
@@ -64,8 +65,15 @@ type server struct {
 	process *process
 	addr    string
 	pids    []int  // that may answer, and the one that started them
+	behind  []int  // what it asks, if that was started for it
 	counter string // where it says what it has served; empty: addr
-	grpc    bool   // it is asked over gRPC
+	asked   int64  // by pgbench
+	forks   bool   // it has a process for each connection
+
+	// What is not done over HTTP; nil: it is.
+	saturate func(cpus []int, d time.Duration) (loadResult, error)
+	total    func() (int64, error) // that it has served
+	renew    func() error          // has it connect to what it asks anew
 }
 
 // unpack writes one of the embedded files, filled in with data unless that is nil.
@@ -185,6 +193,9 @@ func (m *meter) served() (int64, error) {
 }
 
 func (m *meter) total() (int64, error) {
+	if m.s.total != nil {
+		return m.s.total()
+	}
 	text, err := get("http://" + cmp.Or(m.s.counter, m.s.addr) + "/served")
 	if err != nil {
 		return 0, err
