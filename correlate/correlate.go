@@ -87,6 +87,7 @@ type node struct {
 	refused    bool     // its parent is not believed
 	confidence float64  // of an inferred parent
 	server     *process // of a request that is under way, where parents may be inferred
+	teller     *process // of a request that may be passed on word for word: see proxy.go
 	lastJob    ref      // of a request: the job's call that someone who serves it has waited for last
 	responds   bool     // its response has begun
 	pool       *process // of a job's call that someone has waited for: whose threads do such jobs
@@ -224,6 +225,10 @@ func (c *Correlator) begin(s *span.Span) {
 	if s.Kind == trace.SpanKindClient && !(process.goroutines && ev.CauseSource == span.SourceThread) {
 		n.setParent(c.cause(s), ev.CauseSource)
 	}
+	if s.Kind == trace.SpanKindServer {
+		process.told(n)
+	}
+	c.proxied(n, process)
 	if s.Kind == trace.SpanKindClient && n.parent == nil && !ev.Multiplexed && process.looseCall(n, ev.Task, c.mover) {
 		c.wanting = append(c.wanting, ev.PID)
 	}
@@ -333,6 +338,7 @@ func (c *Correlator) decide(n *node) {
 
 // noLongerOpen takes a request out of those that are under way in its process.
 func (n *node) noLongerOpen() {
+	n.passedOn()
 	if n.server != nil {
 		delete(n.server.open, n)
 		n.server = nil

@@ -25,6 +25,7 @@ type process struct {
 	chains bool
 
 	open      map[*node]struct{} // requests that are under way, where parents may be inferred
+	unsent    []*node            // requests that say what may be passed on, oldest first: see proxy.go
 	serves    bool               // it has read requests
 	orphans   int                // calls that it has made for nobody knows whom
 	asked     bool               // Wanting has named it

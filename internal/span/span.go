@@ -39,6 +39,7 @@ const (
 	SourceThread                        // the thread that made the call was serving that request
 	SourceInferred                      // by time alone: asked for, and of a stated confidence
 	SourceEventLoop                     // the same of a thread that serves many at once, confirmed by what came after
+	SourceProxy                         // the request that the call passes on word for word
 )
 
 // String is the value of breadcrumb.parent.source.
@@ -60,6 +61,8 @@ func (s Source) String() string {
 		return "inferred"
 	case SourceEventLoop:
 		return "event-loop"
+	case SourceProxy:
+		return "proxy"
 	}
 	return ""
 }
@@ -147,7 +150,10 @@ type Span struct {
 	// Link is the request for which the call was made, and which has ended before it; zero where there is none.
 	Link Context
 	// Wire is the context that the request carried.
-	Wire     Context
+	Wire Context
+	// Digest is a hash of what is asked, values in the text included, where a proxy would pass it on as it is; 0: there is none. It is
+	// never exported.
+	Digest   uint64
 	Evidence Evidence
 	Target   *Target
 }

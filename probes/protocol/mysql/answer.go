@@ -440,7 +440,7 @@ func (d *decoder) prepared(s *side, ex *exchange, c *probes.Chunk, body []byte, 
 	d.sure = true
 	columns, params := binary.LittleEndian.Uint16(body[5:]), binary.LittleEndian.Uint16(body[7:])
 	d.session.prepared.add(statement{
-		id: binary.LittleEndian.Uint32(body[1:]), params: int(params), statement: ex.statement, cut: ex.cut, change: ex.change,
+		id: binary.LittleEndian.Uint32(body[1:]), params: int(params), statement: ex.statement, cut: ex.cut, digest: ex.digest, change: ex.change,
 		executed: d.session.prepared.last.statement == ex.statement && d.session.prepared.last.executed, // in the same run
 	})
 	a := &d.answer

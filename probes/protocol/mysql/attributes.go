@@ -111,6 +111,9 @@ func (d *decoder) read(ex *exchange, text []byte, cut bool) {
 		text = text[:n-1] // some clients count it, and to the server it is the end
 	}
 	ex.statement, ex.cut = d.reader.Read(text, cut, d.session.modes), cut
+	if !cut {
+		ex.digest = d.reader.Digest()
+	}
 	ex.change = changeOf(text, ex.statement, cut)
 }
 
@@ -146,7 +149,7 @@ func (d *decoder) describe(ex *exchange, sp *span.Span) {
 	if namespace.Key != "" {
 		attrs = append(attrs, namespace)
 	}
-	sp.Name = ""
+	sp.Name, sp.Digest = "", ex.digest
 	if st := ex.statement; st != nil {
 		if !ex.again {
 			sp.Wire = st.Context

@@ -197,7 +197,7 @@ func (d *decoder) tell(s *side, c *probes.Chunk, body []byte, cut bool, out prob
 		d.open(ex, s.exchange-1, out)
 	case comStmtPrepare:
 		d.read(ex, body[1:], cut)
-		d.session.prepared.last = statement{statement: ex.statement, cut: ex.cut, change: ex.change}
+		d.session.prepared.last = statement{statement: ex.statement, cut: ex.cut, digest: ex.digest, change: ex.change}
 	case comStmtExecute, comStmtBulkExecute, comStmtFetch:
 		d.execute(ex, body)
 		if kind != comStmtFetch {
@@ -228,7 +228,7 @@ func (d *decoder) execute(ex *exchange, body []byte) {
 	if st == nil {
 		return
 	}
-	ex.statement, ex.cut = st.statement, st.cut
+	ex.statement, ex.cut, ex.digest = st.statement, st.cut, st.digest
 	if ex.command != comStmtFetch {
 		ex.change = st.change
 		ex.again, st.executed = st.executed, true

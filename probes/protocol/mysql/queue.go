@@ -16,6 +16,7 @@ type exchange struct {
 	start     start
 	span      *span.Span     // nil: it has none, yet or for good
 	statement *sql.Statement // nil: it has none, or it is not known
+	digest    uint64         // of its text, if that is whole
 	again     bool           // it was executed before: what context its text carries was another's
 	id        uint32         // of the prepared statement
 	batch     int            // rows of bound values, where there may be several; 0: not known

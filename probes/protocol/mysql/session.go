@@ -366,6 +366,7 @@ type statement struct {
 	params    int
 	statement *sql.Statement
 	cut       bool    // its text is not whole
+	digest    uint64  // of the text, if that is whole
 	executed  bool    // it was, since it was prepared
 	change    *change // what it does to the session
 	types     []byte  // of what was bound to it by COM_STMT_BULK_EXECUTE

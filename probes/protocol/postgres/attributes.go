@@ -155,7 +155,7 @@ func (d *decoder) open(u *unit, out probes.Out) {
 // describe sets the name, the context and those attributes that come from the statement.
 func (d *decoder) describe(u *unit, sp *span.Span) {
 	attrs := append(slices.Grow(sp.Attrs[:0], maxAttrs), d.values.common...)
-	sp.Name, sp.Wire = "", u.what.context
+	sp.Name, sp.Wire, sp.Digest = "", u.what.context, u.what.digest
 	if st := u.what.statement; st != nil {
 		if st.Operation != "" {
 			attrs = append(attrs, semconv.DBOperationName(st.Operation))

@@ -235,6 +235,9 @@ func (d *decoder) read(b []byte, cut bool) asked {
 	}
 	what.statement, what.cut = d.reader.Read(t, cut, d.session.modes), cut
 	what.context = what.statement.Context
+	if !cut {
+		what.digest = d.reader.Digest()
+	}
 	return what
 }
 

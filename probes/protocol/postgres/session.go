@@ -29,6 +29,7 @@ func key(name []byte) []byte { return name[:min(len(name), 63)] }
 type asked struct {
 	statement *sql.Statement // nil: it is not known
 	cut       bool           // not all of it was captured
+	digest    uint64         // of the text, if that is whole
 	context   span.Context   // of who prepared it, for the first execution
 	drops     string         // the name of a statement that it takes away or replaces
 }

@@ -99,11 +99,13 @@ const (
 	maxBytes = 64 << 10
 )
 
+var seed = maphash.MakeSeed()
+
 // Reader reads texts, and knows those again that it has read. It belongs to one connection, or to one goroutine.
 type Reader struct {
 	policy  Policy
 	scanner scanner
-	seed    maphash.Seed
+	digest  uint64
 	seen    []seen       // by the hash of a text, two for each
 	known   []*Statement // by the hash of what is shown, two for each: texts that differ in their values are the same statement
 	bytes   int          // in known, and what is no longer there
@@ -118,7 +120,7 @@ type seen struct {
 
 // New returns a reader.
 func New(d Dialect, p Policy) *Reader {
-	return &Reader{policy: p, scanner: scanner{mysql: d == MySQL}, seed: maphash.MakeSeed()}
+	return &Reader{policy: p, scanner: scanner{mysql: d == MySQL}}
 }
 
 // Read says what may be said of a text. cut: its end was not captured. A token that touches such an end is not shown, as it may be
@@ -131,7 +133,8 @@ func (r *Reader) Read(text []byte, cut bool, m Modes) *Statement {
 	if r.seen == nil {
 		r.seen, r.known = make([]seen, maxSeen), make([]*Statement, maxKnown)
 	}
-	h := maphash.Bytes(r.seed, text) ^ m.bits(cut)*0x9e3779b97f4a7c15 // the hash is 64 bits of a secret function: it is the text
+	r.digest = maphash.Bytes(seed, text)
+	h := r.digest ^ m.bits(cut)*0x9e3779b97f4a7c15 // the hash is 64 bits of a secret function: it is the text
 	at := r.seen[h%(maxSeen/2)*2:][:2]
 	switch {
 	case at[0].hash == h && at[0].length == len(text) && at[0].statement != nil:
@@ -145,6 +148,9 @@ func (r *Reader) Read(text []byte, cut bool, m Modes) *Statement {
 	at[0] = seen{h, len(text), st}
 	return st
 }
+
+// Digest is a hash of the text that was read last, with its values: that of the same text is the same in each reader of this run.
+func (r *Reader) Digest() uint64 { return r.digest }
 
 // bits puts what else a statement depends on in a number.
 func (m Modes) bits(cut bool) (n uint64) {
@@ -211,7 +217,7 @@ func raw(text []byte, cut bool) []byte {
 
 // share returns the statement of which d is the draft, which may be that of another text.
 func (r *Reader) share(d *draft) *Statement {
-	h := maphash.Bytes(r.seed, d.text) ^ maphash.Bytes(r.seed, d.summary)
+	h := maphash.Bytes(seed, d.text) ^ maphash.Bytes(seed, d.summary)
 	at := r.known[h%(maxKnown/2)*2:][:2]
 	if st := at[0]; st != nil && d.is(st) {
 		return st

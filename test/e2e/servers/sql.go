@@ -4,6 +4,7 @@ package servers
 
 import (
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -258,4 +259,35 @@ func readGeneral(path string) (list []Statement, err error) {
 		}
 	}
 	return list, nil
+}
+
+// PgBouncer starts Debian's PgBouncer before a PostgreSQL, to which it has that many connections: whoever executes a transaction gets
+// one of them.
+func PgBouncer(t testing.TB, o Options, behind *Database, connections int) *Server {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "breadcrumb-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	port := FreePort(t)
+	// https://www.pgbouncer.org/config.html
+	config := fmt.Sprintf(`[databases]
+* = host=127.0.0.1 port=%d user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %d
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = %d
+`, behind.Port, port, connections)
+	path := filepath.Join(dir, "pgbouncer.ini")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, []byte(config), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	o.As, o.Dir = owner, dir
+	s := Listening(t, Run(t, o, "pgbouncer", path), port)
+	s.Behind = behind.Server
+	return s
 }
