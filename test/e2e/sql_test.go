@@ -165,7 +165,7 @@ func (k *talk) session(s, client *Span) string {
 type told struct{ Text, Operation, Collection, Summary, Code string }
 
 func (w told) String() string {
-	return fmt.Sprintf("%s [%s %s] %q", w.Code, w.Operation, w.Collection, w.Text)
+	return fmt.Sprintf("%s [%s %s] %.200q", w.Code, w.Operation, w.Collection, w.Text)
 }
 
 // Statements of the tests that change how those after them are read.

@@ -288,6 +288,17 @@ func exchangeTests() []exchangeTest {
 			want:  []want{{text: sel, from: 3, to: 4, fails: "22P02"}, {text: sel, from: 5, to: 6, fails: "22012"}},
 		},
 		{
+			name: "of several that are prepared at once, the first fails",
+			parts: hello(ask(p("a", "SELEC 1"), dS("a"), p("b", sel), dS("b"), sy).name(3), say(failing("ERROR", "42601", "planted"), idleZ),
+				ask(q(sel)), say(t, tagged("SELECT 0"), idleZ)),
+			want: []want{{text: "SELEC 1", from: 3, to: 4, id: 3, fails: "42601"}, {text: sel, from: 5, to: 6, rows: rows0}},
+		},
+		{
+			name:  "of several that are prepared at once, the second fails",
+			parts: hello(ask(p("a", sel), dS("a"), p("b", "SELEC 1"), dS("b"), p("c", ins), sy), say(okParse, oids, t, failing("ERROR", "42601", "planted"), idleZ)),
+			want:  []want{{text: "SELEC 1", from: 3, to: 4, fails: "42601"}},
+		},
+		{
 			name:  "what fails as it is committed",
 			parts: hello(ask(p("", ins), b("", "", "x"), e("", 0), sy), say(okParse, okBind, tagged("INSERT 0 1")), say(failing("ERROR", "23505", "planted"), idleZ)),
 			want:  []want{{text: ins, from: 3, to: 5, fails: "23505"}},

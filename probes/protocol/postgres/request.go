@@ -174,6 +174,9 @@ func (d *decoder) tell(s *side, body []byte, out probes.Out) {
 		}
 		d.run(&u, out)
 	case parse, bind, describe, closing:
+		if s.kind == parse && d.pending.prepares {
+			d.endSegment(out) // it is about another statement: which of them fails is told by what was acknowledged
+		}
 		u := d.segment(s)
 		if u.acks++; s.kind == parse || s.kind == closing {
 			u.changes++

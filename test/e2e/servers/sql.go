@@ -148,11 +148,15 @@ func PostgreSQL(t testing.TB, o Options) *Database {
 // Columns of PostgreSQL's log (https://www.postgresql.org/docs/15/runtime-config-logging.html#RUNTIME-CONFIG-LOGGING-CSVLOG).
 const (
 	csvPID      = 3
+	csvCommand  = 7
 	csvSeverity = 11
 	csvCode     = 12
 	csvMessage  = 13
 	csvQuery    = 19
 )
+
+// constraint is the class of codes of what violates one.
+const constraint = "23"
 
 // logged is the message of log_statement.
 var logged = regexp.MustCompile(`(?s)^(statement|fastpath function call|execute (?:fetch from )?[^:]*): (.*)$`)
@@ -180,12 +184,13 @@ func readCSV(path string) (list []Statement, err error) {
 				list = append(list, Statement{Session: pid, Kind: m[1], Text: m[2]})
 			}
 		case "ERROR", "FATAL", "PANIC":
-			text := row[csvQuery]
-			if text == "" {
-				continue // it is not about a statement
-			}
+			text, early := row[csvQuery], row[csvCommand] == "PARSE" || row[csvCommand] == "BIND"
 			i, ok := latest[pid]
-			if !ok || list[i].Text != text {
+			if text == "" && (!ok || !strings.HasPrefix(row[csvCode], constraint)) {
+				continue // it is not about a statement of which the text is known
+			}
+			// What fails before it is executed has not been logged. Of what fails as it is committed there is no text.
+			if !ok || early || text != "" && list[i].Text != text {
 				i = len(list)
 				list = append(list, Statement{Session: pid, Kind: severity, Text: text})
 			}
