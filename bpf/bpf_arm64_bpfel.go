@@ -431,34 +431,37 @@ type bpfTaskState struct {
 }
 
 type bpfThread struct {
-	_           structs.HostLayout
-	Begin       uint64
-	Request     uint64
-	Message     uint32
-	Watched     uint32
-	Sk          uint64
-	Msg         uint64
-	Flags       uint32
-	ReadFlags   uint32
-	ReadSk      uint64
-	ReadMsg     uint64
-	SendSk      uint64
-	SendMsg     uint64
-	SendSeq     uint32
-	Pad         uint32
-	AcceptedKey uint64
-	Accepted    uint64
-	Serving     uint64
-	ServingKey  uint64
-	Call        uint64
-	CallKey     uint64
-	OnCpu       uint64
-	CallLoose   uint8
-	CallDone    uint8
-	Multiplexes uint8
-	Pad2        uint8
-	Unclaimed   uint32
-	Telling     [19]uint64
+	_                structs.HostLayout
+	Begin            uint64
+	Request          uint64
+	Message          uint32
+	Watched          uint32
+	Sk               uint64
+	Msg              uint64
+	Flags            uint32
+	ReadFlags        uint32
+	ReadSk           uint64
+	ReadMsg          uint64
+	SendSk           uint64
+	SendMsg          uint64
+	SendSeq          uint32
+	Pad              uint32
+	AcceptedKey      uint64
+	Accepted         uint64
+	Switches         uint64
+	ReadSwitches     uint64
+	AcceptedSwitches uint64
+	Serving          uint64
+	ServingKey       uint64
+	Call             uint64
+	CallKey          uint64
+	OnCpu            uint64
+	CallLoose        uint8
+	CallDone         uint8
+	Multiplexes      uint8
+	Own              uint8
+	Unclaimed        uint32
+	Telling          [19]uint64
 }
 
 type bpfTransport struct {

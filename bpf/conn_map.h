@@ -34,8 +34,9 @@ enum conn_flag {
 	CONN_LOCAL_END = 64,
 	CONN_ESTABLISHED = 128, /* open before it was seen */
 	CONN_FRAMES = 256,	/* what moved last may be of HTTP/2 */
-	CONN_UNTOLD = 1024,  /* bytes were not told that may have been a message's; the next event says so */
-	CONN_SWITCHED = 512, /* it spoke HTTP/1, and goes on as something else */
+	CONN_SWITCHED = 512,	/* it spoke HTTP/1, and goes on as something else */
+	CONN_UNTOLD = 1024,   /* bytes were not told that may have been a message's; the next event says so */
+	CONN_ACCEPTED = 2048, /* by a loop that has not called back yet */
 };
 
 /* Where the frames of HTTP/2 are in one direction. */

@@ -976,8 +976,10 @@ static __always_inline u32 name_call(const struct io *io, struct conn *c, struct
 
 	new_request(c);
 	if (task && !io->uring) {
+		c->cause = target->flags & TARGET_NODE	   ? node_call()
+			   : target->flags & TARGET_PYTHON ? context_calls(io->tgid, &task, c, thread)
+							   : task_request(io->tgid, task);
 		c->flags &= ~CONN_NOTED;
-		c->cause = target->flags & TARGET_NODE ? node_call() : task_request(io->tgid, task);
 		if (target->flags & TARGET_NODE && node_doubts())
 			return 0; /* user space finds whether it is so */
 		ids->id = task;
@@ -1141,6 +1143,7 @@ CALL_STEP(attribute)
 {
 	CALL_WORK;
 	CALL_THREAD;
+	bool looks;
 	u64 task = 0;
 	bool asks;
 	u32 dir;
@@ -1154,8 +1157,9 @@ CALL_STEP(attribute)
 			   dir == DIR_EGRESS);
 	if (target->flags & TARGET_GO && asks)
 		t->ids = read_goids(target, t->g, t->sp, c->task);
-	if (target->flags & TARGET_TASKS && (t->start || target->flags & TARGET_NODE) &&
-	    (asks || c->protocol == PROTOCOL_TURNS))
+	looks = target->flags & TARGET_TASKS && (asks || c->protocol == PROTOCOL_TURNS) &&
+		(t->start || target->flags & TARGET_NODE || (dir == DIR_INGRESS && thread->read_switches));
+	if (looks)
 		task = current_task_id(target, t->sp, t->java);
 	if (t->start && asks) {
 		t->flags |= FLAG_NAMED;
@@ -1178,11 +1182,13 @@ CALL_STEP(attribute)
 		c->flags &= ~CONN_SERVING;
 		if (task && !(target->flags & TARGET_NODE)) {
 			t->flags |= FLAG_CAUSE_TASK;
-			t->ids.id = task;
-			if (target->flags & TARGET_PYTHON)
-				task_answers(t->io.tgid, task, t->io.key, c->id);
+			t->ids.id = target->flags & TARGET_PYTHON
+					    ? context_answers(thread, task, t->io.key, c)
+					    : task;
 		}
 	}
+	if (target->flags & TARGET_PYTHON && dir == DIR_EGRESS)
+		c->flags &= ~CONN_NOTED;
 
 	if (c->protocol != PROTOCOL_TURNS)
 		return 0;
@@ -1199,6 +1205,8 @@ CALL_STEP(attribute)
 			task_works(t->io.tgid, task, c->role == ROLE_SERVER ? c->request : c->cause);
 		} else if (!(target->flags & TARGET_GO)) {
 			thread->request = c->role == ROLE_SERVER ? c->request : c->cause;
+			if (looks)
+				thread->read_switches = thread->switches;
 		} else if (t->asks && t->ids.id && (c->task != t->ids.id || c->names % REFRESH == 0)) {
 			goroutine_serves(t->ids.id, t->io.key, c);
 		}

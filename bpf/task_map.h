@@ -4,7 +4,7 @@
  *
  * CPython: every callback of an event loop runs in a context (PEP 567), and each asyncio task has one of its own for life,
  * which was copied from that of whoever made the task. So the context is the task, and where it was copied from is what the
- * task works for. Copies are told by a probe of the runtime's own; the context is read at the socket hooks.
+ * task works for. Copies are told by a probe of the runtime's own; the context is read at the socket hooks (context.h).
  *
  * HotSpot: a virtual thread has an id of its own, and works for the request that it has read.
  */
@@ -12,6 +12,7 @@
 #define TASK_MAP_H
 
 #include "conn_map.h"
+#include "context.h"
 #include "node_map.h"
 #include "syscall.h"
 #include "thread_map.h"
@@ -39,72 +40,6 @@ struct {
 	__type(key, struct task_key);
 	__type(value, struct task_state);
 } tasks SEC(".maps");
-
-/* PyContext of CPython 3.10 to 3.13 (Include/internal/pycore_context.h). */
-struct py_context {
-	u64 refcount;
-	u64 type;
-	u64 previous;
-	u64 vars;
-	u64 weakrefs;
-	u32 entered;
-	u32 pad;
-};
-
-enum {
-	GLIBC_TSD =
-		0x310, /* of the first block of thread-specific data in struct pthread, glibc on x86-64 (seen: 2.36) */
-	GLIBC_TSD_KEYS = 32 /* that it has */
-};
-
-/*
- * read_context is the context in which the current thread runs Python code, or 0. The thread's PyThreadState is the value of
- * a thread-specific key, which is there while the interpreter's lock is given up for a system call as well. What is read
- * is believed only if it is an object of the type PyContext, and entered: an idle thread's own context says nothing.
- */
-static __noinline __attribute__((unused)) u64 read_context(struct target *target)
-{
-#if defined(__TARGET_ARCH_x86)
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	u64 fs = BPF_CORE_READ(task, thread.fsbase);
-	struct py_context context;
-	u64 state, at;
-
-	if (!target->tss_key) {
-		struct {
-			u32 made;
-			u32 key;
-		} tss;
-
-		if (bpf_probe_read_user(&tss, sizeof(tss), (void *)target->auto_tss_key) || tss.made != 1)
-			return 0;
-		target->tss_key = tss.key + 1;
-	}
-	if (!fs || target->tss_key > GLIBC_TSD_KEYS)
-		return 0;
-	if (bpf_probe_read_user(&state, sizeof(state),
-				(void *)(fs + GLIBC_TSD + (target->tss_key - 1) * 16 + 8)) ||
-	    !state)
-		return 0;
-	if (bpf_probe_read_user(&at, sizeof(at), (void *)(state + target->context)) || !at)
-		return 0;
-	if (bpf_probe_read_user(&context, sizeof(context), (void *)at) ||
-	    context.type != target->context_type || context.entered != 1)
-		return 0;
-	return at;
-#else
-	return 0;
-#endif
-}
-
-/* python_context is read_context of the current process; global, so that it is verified once. A uprobe, which may not be preempted,
- * may not call it on every kernel. */
-__noinline u64 python_context(void)
-{
-	struct target *target = target_of(bpf_get_current_pid_tgid() >> 32);
-
-	return target ? read_context(target) : 0;
-}
 
 #define UNKNOWN_TASK (~0ULL) /* the thread runs a task, and which is not known */
 
@@ -251,6 +186,82 @@ static __noinline __attribute__((unused)) int task_copied(u32 tgid, u64 from, u6
 	}
 	task_set(tgid, id, &state);
 	return 0;
+}
+
+/*
+ * uvloop runs tasks as asyncio does, but libuv reads and writes for it: a read happens outside of every context, and the loop
+ * then calls the protocol back in the context of the transport. Servers' transports have one for all, and a client's is that
+ * of whoever has connected: they say nothing. What the protocol does in it, until it returns, is for what was read.
+ */
+
+/* context_request is the request on whose behalf the thread runs in a context, or 0. */
+static __always_inline u64 context_request(u32 tgid, u64 context, const struct thread *thread)
+{
+	return called_back(thread) ? thread->request : task_request(tgid, context);
+}
+
+/* context_called_back is context_copies for a copy that is made for what was read. What else is copied out of the transport's own
+ * context is for nobody knows whom. */
+static __always_inline void context_called_back(u32 tgid, u64 from, u64 copy, u64 request)
+{
+	struct task_state *transport = task_find(tgid, from);
+	struct task_state nobody = {.shared = 1};
+	struct task_state made = {.request = request};
+
+	if (!transport || !transport->shared)
+		task_set(tgid, from, &nobody);
+	task_set(tgid, copy, &made);
+}
+
+/* context_copies is called when the thread has made a copy out of a context (0: of none that it is in). */
+static __always_inline void context_copies(u32 tgid, u64 from, u64 copy, const struct thread *thread)
+{
+	bool accepts = thread->accepted && thread->accepted_switches == thread->switches;
+
+	if (from && called_back(thread))
+		context_called_back(tgid, from, copy, thread->request);
+	else
+		task_copied(tgid, from, copy, accepts ? thread->accepted_key : 0,
+			    accepts ? thread->accepted : 0);
+}
+
+/* context_writes is called when a task hands bytes to a transport, which may send them when the task runs no more. */
+static __always_inline void context_writes(struct thread *thread, u64 context, u64 conn_key, struct conn *c)
+{
+	c->noted = context ? context_request(c->tgid, context, thread) : 0;
+	c->noted_task = context;
+	c->noted_parent = 0;
+	c->noted_flags = FLAG_CAUSE_TASK;
+	c->flags |= CONN_NOTED;
+	if (context && c->flags & CONN_SERVING && thread->own)
+		task_answers(c->tgid, context, conn_key, c->id);
+}
+
+/* was_written says that what is sent was handed to a transport before, by the task c->noted_task. */
+static __always_inline bool was_written(const struct conn *c)
+{
+	return c->flags & CONN_NOTED && c->noted_flags & FLAG_CAUSE_TASK;
+}
+
+/* context_calls is called when the first bytes of a call are sent in a context; it is the request on whose behalf, or 0. */
+static __always_inline u64 context_calls(u32 tgid, u64 *context, const struct conn *c,
+					 const struct thread *thread)
+{
+	if (!was_written(c))
+		return context_request(tgid, *context, thread);
+	*context = c->noted_task;
+	return c->noted;
+}
+
+/* context_answers is called when the first bytes of a response are sent in a context; it is the one in which they were written. */
+static __always_inline u64 context_answers(const struct thread *thread, u64 context, u64 conn_key,
+					   struct conn *c)
+{
+	if (was_written(c))
+		return c->noted_task;
+	if (thread->own)
+		task_answers(c->tgid, context, conn_key, c->id);
+	return context;
 }
 
 #endif

@@ -27,9 +27,13 @@ struct thread {
 	u64 send_msg;
 	u32 send_seq; /* write_seq of what is told so far */
 	u32 pad;
-	/* The connection that it has accepted, until it makes a task: */
+	/* The connection that it has accepted, for the tasks that it makes now: */
 	u64 accepted_key;
 	u64 accepted; /* id; 0: none */
+	/* CPython: how often it had gone into a context or out of one; 0: not known */
+	u64 switches;	       /* when that was read last */
+	u64 read_switches;     /* when it had read what request is for, outside of a context */
+	u64 accepted_switches; /* when it had accepted the connection */
 	/* What job.h knows: */
 	u64 serving;	 /* the request that it has read and that is not answered; 0: none */
 	u64 serving_key; /* of its connection */
@@ -39,7 +43,9 @@ struct thread {
 	u8 call_loose;	 /* nobody knows for whom it was made */
 	u8 call_done;	 /* its answer has begun */
 	u8 multiplexes;	 /* it was seen to have two requests or two calls under way: an event loop's */
-	u8 pad2;
+	/* CPython: the context that it was last seen in is that of what runs, and not one of the loop's. A loop that reads outside of
+	 * contexts runs tasks from within one of its own, and what is not a task by itself. */
+	u8 own;
 	u32 unclaimed; /* calls that were loose and done when the next one was made */
 #ifndef OLD_KERNEL
 	u64 telling[TELLING_WORDS]; /* struct telling of the call that is under way */

@@ -201,6 +201,83 @@ int task(struct task_step *s)
 	return 0;
 }
 
+/* What a loop does that reads outside of contexts. */
+struct loop_step {
+	u64 id;	     /* of the context in which it happens; 0: of none */
+	u64 copy;    /* copies: the new one */
+	u64 key;     /* of the connection */
+	u64 request; /* reads: in; calls: out */
+	u64 task;    /* calls, answers: out */
+	u32 op;	     /* enum loop_op */
+	u32 own;     /* the context is that of a task */
+	/* The thread's, from step to step: */
+	u64 switches;
+	u64 read_switches;
+	u64 current;
+	u64 accepted;
+	u64 accepted_key;
+	u64 accepted_switches;
+};
+
+enum loop_op {
+	LOOP_READS,
+	LOOP_COPIES,
+	LOOP_ACCEPTS, /* it calls back that a connection was accepted */
+	LOOP_WRITES,  /* to a transport that sends later */
+	LOOP_CALLS,
+	LOOP_ANSWERS,
+};
+
+enum { LOOP_TGID = 7 };
+
+SEC("syscall")
+int loop(struct loop_step *s)
+{
+	struct thread thread = {.switches = s->switches,
+				.read_switches = s->read_switches,
+				.request = s->current,
+				.accepted = s->accepted,
+				.accepted_key = s->accepted_key,
+				.accepted_switches = s->accepted_switches,
+				.own = s->own};
+	u64 key = s->key;
+	struct conn *c = conn_find(key, 0);
+
+	if (!c)
+		c = conn_add(key, 0, LOOP_TGID, 0);
+	if (!c)
+		return 0;
+	s->task = s->id;
+	switch (s->op) {
+	case LOOP_READS: /* as attribute does */
+		c->request = s->current = s->request;
+		c->flags |= CONN_SERVING;
+		s->read_switches = s->switches;
+		break;
+	case LOOP_COPIES:
+		context_copies(LOOP_TGID, s->id, s->copy, &thread);
+		break;
+	case LOOP_ACCEPTS: /* as the probe does */
+		s->accepted = c->id;
+		s->accepted_key = key;
+		s->accepted_switches = s->switches;
+		break;
+	case LOOP_WRITES:
+		context_writes(&thread, s->id, key, c);
+		break;
+	case LOOP_CALLS:
+		s->request = context_calls(LOOP_TGID, &s->task, c, &thread);
+		c->flags &= ~CONN_NOTED;
+		break;
+	case LOOP_ANSWERS:
+		c->flags &= ~CONN_SERVING;
+		s->task = context_answers(&thread, s->id, key, c);
+		c->flags &= ~CONN_NOTED;
+		break;
+	}
+	return 0;
+}
+
 struct node_step {
 	u64 ids;     /* address of three doubles: execution, trigger, counter */
 	u64 request; /* reads: in; calls: out */

@@ -35,6 +35,7 @@ const (
 	logicProgHeadEnd         = "head_end"
 	logicProgHttp2Bytes      = "http2_bytes"
 	logicProgLineage         = "lineage"
+	logicProgLoop            = "loop"
 	logicProgMessageStart    = "message_start"
 	logicProgNode            = "node"
 	logicProgStream          = "stream"
@@ -93,6 +94,7 @@ type logicProgramSpecs struct {
 	HeadEnd      *ebpf.ProgramSpec `ebpf:"head_end"`
 	Http2Bytes   *ebpf.ProgramSpec `ebpf:"http2_bytes"`
 	Lineage      *ebpf.ProgramSpec `ebpf:"lineage"`
+	Loop         *ebpf.ProgramSpec `ebpf:"loop"`
 	MessageStart *ebpf.ProgramSpec `ebpf:"message_start"`
 	Node         *ebpf.ProgramSpec `ebpf:"node"`
 	Stream       *ebpf.ProgramSpec `ebpf:"stream"`
@@ -208,6 +210,7 @@ type logicPrograms struct {
 	HeadEnd      *ebpf.Program `ebpf:"head_end"`
 	Http2Bytes   *ebpf.Program `ebpf:"http2_bytes"`
 	Lineage      *ebpf.Program `ebpf:"lineage"`
+	Loop         *ebpf.Program `ebpf:"loop"`
 	MessageStart *ebpf.Program `ebpf:"message_start"`
 	Node         *ebpf.Program `ebpf:"node"`
 	Stream       *ebpf.Program `ebpf:"stream"`
@@ -221,6 +224,7 @@ func (p *logicPrograms) Close() error {
 		p.HeadEnd,
 		p.Http2Bytes,
 		p.Lineage,
+		p.Loop,
 		p.MessageStart,
 		p.Node,
 		p.Stream,

@@ -366,6 +366,145 @@ func TestTaskWorksForWhatItWasMadeFor(t *testing.T) {
 	}
 }
 
+// uvLoop plays a thread that runs uvloop. Every method names what it does.
+type uvLoop struct {
+	t        *testing.T
+	objs     *logicObjects
+	contexts []uint64 // into which it has gone, one from within the other
+	last     loopStep
+}
+
+type loopStep struct {
+	id, copy, key, request, task                                             uint64
+	op, own                                                                  uint32
+	switches, readSwitches, current, accepted, acceptedKey, acceptedSwitches uint64
+}
+
+const (
+	loopReads = iota
+	loopCopies
+	loopAccepts
+	loopWrites
+	loopCalls
+	loopAnswers
+)
+
+func (l *uvLoop) do(op uint32, s loopStep) loopStep {
+	l.t.Helper()
+	last := l.last
+	s.op, s.switches, s.readSwitches, s.current = op, last.switches, last.readSwitches, last.current
+	s.accepted, s.acceptedKey, s.acceptedSwitches = last.accepted, last.acceptedKey, last.acceptedSwitches
+	if n := len(l.contexts); n > 0 {
+		s.id = l.contexts[n-1]
+		if n > 1 {
+			s.own = 1
+		}
+	}
+	run(l.t, l.objs.Loop, &s)
+	l.last = s
+	return s
+}
+
+// in runs something in a context.
+func (l *uvLoop) in(context uint64, do func()) {
+	l.contexts = append(l.contexts, context)
+	l.last.switches++
+	do()
+	l.contexts = l.contexts[:len(l.contexts)-1]
+	l.last.switches++
+}
+
+// idle runs something in a task's context, from within the loop's, as it does with what is ready.
+func (l *uvLoop) idle(context uint64, do func()) { l.in(1, func() { l.in(context, do) }) }
+
+func (l *uvLoop) reads(key, request uint64) { l.do(loopReads, loopStep{key: key, request: request}) }
+func (l *uvLoop) copies(to uint64)          { l.do(loopCopies, loopStep{copy: to}) }
+func (l *uvLoop) accepts(key uint64)        { l.do(loopAccepts, loopStep{key: key}) }
+func (l *uvLoop) writes(key uint64)         { l.do(loopWrites, loopStep{key: key}) }
+func (l *uvLoop) answers(key uint64)        { l.do(loopAnswers, loopStep{key: key}) }
+
+func (l *uvLoop) calls(key, task, request uint64) {
+	l.t.Helper()
+	if s := l.do(loopCalls, loopStep{key: key}); s.task != task || s.request != request {
+		l.t.Errorf("the call is task %d's, for %d; want %d's, for %d", s.task, s.request, task, request)
+	}
+}
+
+// TestLoopThatReadsOutsideOfContexts follows uvloop through what servers do on it.
+func TestLoopThatReadsOutsideOfContexts(t *testing.T) {
+	const server = 2 // the context of all transports of a server
+	for name, play := range map[string]func(l *uvLoop){
+		"a task for each request": func(l *uvLoop) {
+			l.reads(101, 1000)
+			l.in(server, func() { l.copies(10) })
+			l.reads(102, 2000)
+			l.in(server, func() { l.copies(20) })
+			l.idle(20, func() { l.calls(200, 20, 2000) })
+			l.idle(10, func() { l.copies(11); l.calls(201, 10, 1000) })
+			l.idle(11, func() { l.calls(202, 11, 1000) })
+		},
+		"what the loop runs next is not called back for what was read": func(l *uvLoop) {
+			l.reads(101, 1000)
+			l.in(server, func() {})
+			l.in(server, func() { l.copies(10) }) // as when a connection is lost
+			l.idle(10, func() { l.calls(200, 10, 0) })
+		},
+		"a protocol that calls and answers by itself": func(l *uvLoop) {
+			l.reads(101, 1000)
+			l.in(server, func() { l.calls(200, server, 1000); l.answers(101) })
+			l.reads(102, 2000)
+			l.in(server, func() {})
+			l.in(server, func() { l.calls(200, server, 0) })
+		},
+		"a task for each connection": func(l *uvLoop) {
+			l.reads(102, 2000)
+			l.in(server, func() {})
+			l.idle(server, func() { l.accepts(101); l.copies(90); l.copies(10) })
+			l.reads(101, 1000)
+			l.in(server, func() {})
+			l.idle(10, func() { l.calls(200, 10, 1000); l.copies(11) })
+			l.idle(11, func() { l.calls(201, 11, 1000) })
+			l.idle(server, func() { l.copies(30) }) // in another callback
+			l.idle(30, func() { l.calls(202, 30, 0) })
+		},
+		"what is written is sent later": func(l *uvLoop) {
+			l.reads(101, 1000)
+			l.in(server, func() { l.copies(10) })
+			l.reads(102, 2000)
+			l.in(server, func() { l.copies(20) })
+			l.in(1, func() {
+				l.in(10, func() { l.writes(200) })
+				l.in(20, func() { l.writes(201) })
+				l.calls(200, 10, 1000)
+				l.calls(201, 20, 2000)
+				l.calls(200, 1, 0) // what was not seen to be written
+			})
+		},
+		"the loop answers for everybody, and works for nobody": func(l *uvLoop) {
+			l.reads(101, 1000)
+			l.in(server, func() {})
+			l.in(1, func() { l.in(10, func() {}); l.answers(101) })
+			l.reads(101, 1001)
+			l.in(server, func() {})
+			l.in(1, func() { l.in(10, func() {}); l.calls(200, 1, 0) })
+		},
+		"connections that were open before": func(l *uvLoop) {
+			l.reads(101, 1000)
+			l.in(server, func() {})
+			l.in(1, func() { l.in(10, func() { l.writes(101) }); l.answers(101) })
+			l.reads(101, 1001)
+			l.in(server, func() {})
+			l.idle(10, func() { l.calls(200, 10, 1001) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := &uvLoop{t: t, objs: load(t)}
+			l.last.switches = 100
+			play(l)
+		})
+	}
+}
+
 // nodeLoop plays Node's event loop. Every method names what the loop does; its ids are in memory as Node has them.
 type nodeLoop struct {
 	t    *testing.T

@@ -113,12 +113,24 @@ var scenarios = []scenario{
 	{"aiohttp", "await", 2, packaged("app_aiohttp.py"), certain, "its client", nil},
 	{"aiohttp", "sleep", 2, packaged("app_aiohttp.py"), certain, "", nil},
 	{"aiohttp", "gather", 2, packaged("app_aiohttp.py"), certain, "", nil},
-	{"aiohttp on uvloop", "await", 2, packaged("app_aiohttp.py", "uvloop"), 0, "", nil},
+	{"aiohttp on uvloop", "await", 2, packaged("app_aiohttp.py", "uvloop"), certain, "", nil},
+	{"aiohttp on uvloop", "sleep", 2, packaged("app_aiohttp.py", "uvloop"), certain, "", nil},
+	{"aiohttp on uvloop", "gather", 2, packaged("app_aiohttp.py", "uvloop"), certain, "", nil},
+	{"aiohttp on uvloop 0.22", "await", 2, onUvloop("0.22.1", packaged("app_aiohttp.py", "uvloop")), certain, "and older, whose transports send later", nil},
+	{"aiohttp on uvloop 0.22", "sleep", 2, onUvloop("0.22.1", packaged("app_aiohttp.py", "uvloop")), certain, "", nil},
+	{"aiohttp on uvloop 0.22", "gather", 2, onUvloop("0.22.1", packaged("app_aiohttp.py", "uvloop")), certain, "", nil},
 	{"FastAPI on uvicorn", "await", 2, packaged("app_fastapi.py", "asyncio", "h11"), certain, "httpx, behind an HTTP middleware", nil},
 	{"FastAPI on uvicorn", "sleep", 2, packaged("app_fastapi.py", "asyncio", "h11"), certain, "", nil},
 	{"FastAPI on uvicorn", "gather", 2, packaged("app_fastapi.py", "asyncio", "h11"), certain, "", nil},
 	{"FastAPI on uvicorn", "blocking", 2, packaged("app_fastapi.py", "asyncio", "h11"), certain, "in the pool of threads", nil},
-	{"FastAPI on uvloop", "await", 2, packaged("app_fastapi.py", "uvloop", "httptools"), 0, "", nil},
+	{"FastAPI on uvloop", "await", 2, packaged("app_fastapi.py", "uvloop", "httptools"), certain, "httptools", nil},
+	{"FastAPI on uvloop", "sleep", 2, packaged("app_fastapi.py", "uvloop", "httptools"), certain, "", nil},
+	{"FastAPI on uvloop", "gather", 2, packaged("app_fastapi.py", "uvloop", "httptools"), certain, "", nil},
+	{"FastAPI on uvloop", "blocking", 2, packaged("app_fastapi.py", "uvloop", "httptools"), certain, "in the pool of threads", nil},
+	{"FastAPI on uvloop 0.22", "await", 2, onUvloop("0.22.1", packaged("app_fastapi.py", "uvloop", "h11")), certain, "h11", nil},
+	{"FastAPI on uvloop 0.22", "sleep", 2, onUvloop("0.22.1", packaged("app_fastapi.py", "uvloop", "h11")), certain, "", nil},
+	{"FastAPI on uvloop 0.22", "gather", 2, onUvloop("0.22.1", packaged("app_fastapi.py", "uvloop", "h11")), certain, "", nil},
+	{"FastAPI on uvloop 0.22", "blocking", 2, onUvloop("0.22.1", packaged("app_fastapi.py", "uvloop", "h11")), certain, "", nil},
 	{"Node", "await", 2, node, certain, "http.get, a keep-alive agent", nil},
 	{"Node", "fetch", 2, node, 95, "undici", nil},
 	{"Node", "slowfetch", 2, node, 95, "fetch, a timer, fetch", nil},
@@ -298,6 +310,14 @@ func packaged(name string, args ...string) func(testing.TB, servers.Options) *se
 	return func(t testing.TB, o servers.Options) *servers.Server {
 		o.Env = append([]string{servers.PythonPath()}, o.Env...)
 		return listening(t, o, "/usr/bin/python3", append([]string{unpack(t, name)}, args...)...)
+	}
+}
+
+// onUvloop has a program find an older uvloop than the newest.
+func onUvloop(version string, start func(testing.TB, servers.Options) *servers.Server) func(testing.TB, servers.Options) *servers.Server {
+	return func(t testing.TB, o servers.Options) *servers.Server {
+		o.Env = append([]string{servers.UvloopPath(version)}, o.Env...)
+		return start(t, o)
 	}
 }
 

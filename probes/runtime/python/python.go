@@ -2,7 +2,8 @@
 
 // Package python observes what only CPython's own memory tells: in which context (PEP 567) a thread runs, read at the hooks
 // that run anyway, and which context was copied from which, by one probe at the return of an exported function. So asyncio's
-// tasks, timers and callbacks, and what they start in other threads, are known for what they work for.
+// tasks, timers and callbacks, and what they start in other threads, are known for what they work for. On uvloop, whose transports
+// may send later what a task writes, one more probe tells which task does.
 package python
 
 import (
@@ -73,7 +74,7 @@ func (r *Runtime) Attach(ctx context.Context, t *discovery.Target) (io.Closer, s
 	if runtime.GOARCH != "amd64" {
 		return nil, unknown + "this is known for x86-64 only", nil
 	}
-	closer, note, err := uprobe.WhenMapped(ctx, func() (io.Closer, string, error) { return r.attach(t) })
+	closer, note, err := uprobe.WhenMapped(ctx, func() (io.Closer, string, error) { return r.attach(ctx, t) })
 	switch {
 	case errors.Is(err, uprobe.ErrNotMapped):
 		return nil, unknown + err.Error(), nil
@@ -94,9 +95,10 @@ const (
 	contextType = "PyContext_Type"
 	runtimeData = "_PyRuntime"
 	accept4     = "accept4"
+	getpeername = "getpeername"
 )
 
-func (r *Runtime) attach(t *discovery.Target) (_ io.Closer, note string, err error) {
+func (r *Runtime) attach(ctx context.Context, t *discovery.Target) (_ io.Closer, note string, err error) {
 	version, ok := strings.CutPrefix(t.Version, "3.")
 	minor, _, _ := strings.Cut(version, ".")
 	o, known := versions["3."+minor]
@@ -104,7 +106,7 @@ func (r *Runtime) attach(t *discovery.Target) (_ io.Closer, note string, err err
 		return nil, fmt.Sprintf("this is known for CPython 3.10 to 3.13, and not for %q", t.Version), nil
 	}
 	images, err := uprobe.Mapped(t.PID, func(name string) bool { return libpython.MatchString(name) || libc.MatchString(name) },
-		copyCurrent, contextType, runtimeData, accept4)
+		copyCurrent, contextType, runtimeData, accept4, getpeername)
 	if err != nil {
 		return nil, "", err
 	}
@@ -141,13 +143,23 @@ func (r *Runtime) attach(t *discovery.Target) (_ io.Closer, note string, err err
 		return nil, "", fmt.Errorf("attach to %s: %w", copyCurrent, err)
 	}
 	links = append(links, l)
-	if lib != nil && lib.Has(accept4) {
+	if lib != nil && lib.Has(accept4, getpeername) {
 		l, err := r.object.Attach(lib.Exe, "connection_accepted", uprobe.Site{Offset: lib.Offset(accept4), Return: true}, t.PID)
 		if err != nil {
 			return nil, "", fmt.Errorf("attach to %s: %w", accept4, err)
 		}
 		links = append(links, l)
+		code := make([]byte, 32)
+		at := lib.Offset(getpeername)
+		if _, err := lib.ReadAt(code, int64(at)); err == nil {
+			at += afterCall(code)
+		}
+		if l, err = r.object.Attach(lib.Exe, "peer_asked", uprobe.Site{Offset: at}, t.PID); err != nil {
+			return nil, "", fmt.Errorf("attach to %s: %w", getpeername, err)
+		}
+		links = append(links, l)
 	}
+	links = append(links, r.followLoop(ctx, t))
 	w.Flags |= bpf.TargetPython
 	w.Context = o.context
 	w.AutoTssKey = python.Address(runtimeData) + o.autoTSSkey

@@ -29,6 +29,8 @@ const (
 	pythonMapVerdicts            = "verdicts"
 	pythonProgConnectionAccepted = "connection_accepted"
 	pythonProgContextCopied      = "context_copied"
+	pythonProgPeerAsked          = "peer_asked"
+	pythonProgTransportWrites    = "transport_writes"
 	pythonVarBlankConn           = "blank_conn"
 	pythonVarIdSeed              = "id_seed"
 	pythonVarPageOffsetBaseAt    = "page_offset_base_at"
@@ -79,6 +81,8 @@ type pythonSpecs struct {
 type pythonProgramSpecs struct {
 	ConnectionAccepted *ebpf.ProgramSpec `ebpf:"connection_accepted"`
 	ContextCopied      *ebpf.ProgramSpec `ebpf:"context_copied"`
+	PeerAsked          *ebpf.ProgramSpec `ebpf:"peer_asked"`
+	TransportWrites    *ebpf.ProgramSpec `ebpf:"transport_writes"`
 }
 
 // pythonMapSpecs contains maps before they are loaded into the kernel.
@@ -173,12 +177,16 @@ type pythonVariables struct {
 type pythonPrograms struct {
 	ConnectionAccepted *ebpf.Program `ebpf:"connection_accepted"`
 	ContextCopied      *ebpf.Program `ebpf:"context_copied"`
+	PeerAsked          *ebpf.Program `ebpf:"peer_asked"`
+	TransportWrites    *ebpf.Program `ebpf:"transport_writes"`
 }
 
 func (p *pythonPrograms) Close() error {
 	return _PythonClose(
 		p.ConnectionAccepted,
 		p.ContextCopied,
+		p.PeerAsked,
+		p.TransportWrites,
 	)
 }
 

@@ -29,6 +29,8 @@ const (
 	pythonOldMapVerdicts            = "verdicts"
 	pythonOldProgConnectionAccepted = "connection_accepted"
 	pythonOldProgContextCopied      = "context_copied"
+	pythonOldProgPeerAsked          = "peer_asked"
+	pythonOldProgTransportWrites    = "transport_writes"
 	pythonOldVarBlankConn           = "blank_conn"
 	pythonOldVarBlankThread         = "blank_thread"
 	pythonOldVarIdSeed              = "id_seed"
@@ -80,6 +82,8 @@ type pythonOldSpecs struct {
 type pythonOldProgramSpecs struct {
 	ConnectionAccepted *ebpf.ProgramSpec `ebpf:"connection_accepted"`
 	ContextCopied      *ebpf.ProgramSpec `ebpf:"context_copied"`
+	PeerAsked          *ebpf.ProgramSpec `ebpf:"peer_asked"`
+	TransportWrites    *ebpf.ProgramSpec `ebpf:"transport_writes"`
 }
 
 // pythonOldMapSpecs contains maps before they are loaded into the kernel.
@@ -176,12 +180,16 @@ type pythonOldVariables struct {
 type pythonOldPrograms struct {
 	ConnectionAccepted *ebpf.Program `ebpf:"connection_accepted"`
 	ContextCopied      *ebpf.Program `ebpf:"context_copied"`
+	PeerAsked          *ebpf.Program `ebpf:"peer_asked"`
+	TransportWrites    *ebpf.Program `ebpf:"transport_writes"`
 }
 
 func (p *pythonOldPrograms) Close() error {
 	return _PythonOldClose(
 		p.ConnectionAccepted,
 		p.ContextCopied,
+		p.PeerAsked,
+		p.TransportWrites,
 	)
 }
 

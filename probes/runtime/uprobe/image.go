@@ -80,6 +80,9 @@ func (i *Image) Offset(symbol string) uint64 {
 	return at
 }
 
+// ReadAt reads the file.
+func (i *Image) ReadAt(b []byte, off int64) (int, error) { return i.file.ReadAt(b, off) }
+
 // Functions are the places in the file where functions begin, by name, of those that are wanted, whether exported or not. A
 // large table of symbols is not copied.
 func (i *Image) Functions(wanted func(name string) bool) (_ map[string]uint64, err error) {

@@ -20,6 +20,11 @@ func Cache() string {
 // PythonPath is the variable by which Python finds packages of PyPI.
 func PythonPath() string { return "PYTHONPATH=" + filepath.Join(Cache(), "python") }
 
+// UvloopPath is PythonPath with an older uvloop before the newest.
+func UvloopPath(version string) string {
+	return "PYTHONPATH=" + filepath.Join(Cache(), "uvloop", version) + ":" + filepath.Join(Cache(), "python")
+}
+
 // NodePath is the variable by which Node finds packages of npm.
 func NodePath() string { return "NODE_PATH=" + filepath.Join(Cache(), "node", "node_modules") }
 
