@@ -422,12 +422,14 @@ type bpfTaskKey struct {
 }
 
 type bpfTaskState struct {
-	_       structs.HostLayout
-	Request uint64
-	ConnKey uint64
-	Conn    uint64
-	Shared  uint32
-	Pad     uint32
+	_        structs.HostLayout
+	Request  uint64
+	ConnKey  uint64
+	Conn     uint64
+	Parent   uint64
+	Made     uint64
+	Shared   uint32
+	Children uint32
 }
 
 type bpfThread struct {
@@ -559,6 +561,7 @@ const (
 	bpfProgSysExit                       = "sys_exit"
 	bpfProgTcpSendmsgLocked              = "tcp_sendmsg_locked"
 	bpfVarBlankConn                      = "blank_conn"
+	bpfVarBlankTask                      = "blank_task"
 	bpfVarExportCallerEvent              = "export_caller_event"
 	bpfVarExportConnEvent                = "export_conn_event"
 	bpfVarExportDataEvent                = "export_data_event"
@@ -703,6 +706,7 @@ type bpfMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
 	BlankConn           *ebpf.VariableSpec `ebpf:"blank_conn"`
+	BlankTask           *ebpf.VariableSpec `ebpf:"blank_task"`
 	ExportCallerEvent   *ebpf.VariableSpec `ebpf:"export_caller_event"`
 	ExportConnEvent     *ebpf.VariableSpec `ebpf:"export_conn_event"`
 	ExportDataEvent     *ebpf.VariableSpec `ebpf:"export_data_event"`
@@ -799,6 +803,7 @@ func (m *bpfMaps) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
 	BlankConn           *ebpf.Variable `ebpf:"blank_conn"`
+	BlankTask           *ebpf.Variable `ebpf:"blank_task"`
 	ExportCallerEvent   *ebpf.Variable `ebpf:"export_caller_event"`
 	ExportConnEvent     *ebpf.Variable `ebpf:"export_conn_event"`
 	ExportDataEvent     *ebpf.Variable `ebpf:"export_data_event"`

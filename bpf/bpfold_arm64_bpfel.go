@@ -79,6 +79,7 @@ const (
 	bpfOldProgSysEnter                      = "sys_enter"
 	bpfOldProgSysExit                       = "sys_exit"
 	bpfOldVarBlankConn                      = "blank_conn"
+	bpfOldVarBlankTask                      = "blank_task"
 	bpfOldVarBlankThread                    = "blank_thread"
 	bpfOldVarExportCallerEvent              = "export_caller_event"
 	bpfOldVarExportConnEvent                = "export_conn_event"
@@ -223,6 +224,7 @@ type bpfOldMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfOldVariableSpecs struct {
 	BlankConn           *ebpf.VariableSpec `ebpf:"blank_conn"`
+	BlankTask           *ebpf.VariableSpec `ebpf:"blank_task"`
 	BlankThread         *ebpf.VariableSpec `ebpf:"blank_thread"`
 	ExportCallerEvent   *ebpf.VariableSpec `ebpf:"export_caller_event"`
 	ExportConnEvent     *ebpf.VariableSpec `ebpf:"export_conn_event"`
@@ -324,6 +326,7 @@ func (m *bpfOldMaps) Close() error {
 // It can be passed to loadBpfOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfOldVariables struct {
 	BlankConn           *ebpf.Variable `ebpf:"blank_conn"`
+	BlankTask           *ebpf.Variable `ebpf:"blank_task"`
 	BlankThread         *ebpf.Variable `ebpf:"blank_thread"`
 	ExportCallerEvent   *ebpf.Variable `ebpf:"export_caller_event"`
 	ExportConnEvent     *ebpf.Variable `ebpf:"export_conn_event"`

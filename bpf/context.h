@@ -58,34 +58,39 @@ static __noinline __attribute__((unused)) u64 read_context(struct target *target
 #if defined(__TARGET_ARCH_x86)
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	u64 fs = BPF_CORE_READ(task, thread.fsbase);
-	struct py_context context;
-	struct py_current now;
-	u64 state;
-
-	if (!target->tss_key) {
+	/* In turn, for the stack is short: */
+	union {
 		struct {
 			u32 made;
 			u32 key;
 		} tss;
+		u64 state;
+		struct py_current now;
+		struct py_context context;
+	} seen;
+	u64 context;
 
-		if (bpf_probe_read_user(&tss, sizeof(tss), (void *)target->auto_tss_key) || tss.made != 1)
+	if (!target->tss_key) {
+		if (bpf_probe_read_user(&seen.tss, sizeof(seen.tss), (void *)target->auto_tss_key) ||
+		    seen.tss.made != 1)
 			return 0;
-		target->tss_key = tss.key + 1;
+		target->tss_key = seen.tss.key + 1;
 	}
 	if (!fs || target->tss_key > GLIBC_TSD_KEYS)
 		return 0;
-	if (bpf_probe_read_user(&state, sizeof(state),
+	if (bpf_probe_read_user(&seen.state, sizeof(seen.state),
 				(void *)(fs + GLIBC_TSD + (target->tss_key - 1) * 16 + 8)) ||
-	    !state)
+	    !seen.state)
 		return 0;
-	if (bpf_probe_read_user(&now, sizeof(now), (void *)(state + target->context)))
+	if (bpf_probe_read_user(&seen.now, sizeof(seen.now), (void *)(seen.state + target->context)))
 		return 0;
-	thread->switches = now.switches;
-	if (!is_entered(target, now.context, &context))
+	thread->switches = seen.now.switches;
+	context = seen.now.context;
+	if (!is_entered(target, context, &seen.context))
 		return 0;
 	thread->own = !thread->read_switches ||
-		      (!called_back(thread) && is_entered(target, context.previous, &context));
-	return now.context;
+		      (!called_back(thread) && is_entered(target, seen.context.previous, &seen.context));
+	return context;
 #else
 	return 0;
 #endif

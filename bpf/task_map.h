@@ -29,9 +29,14 @@ struct task_state {
 	u64 request;  /* for which it works; 0: for that which is under way on conn */
 	u64 conn_key; /* of the server connection whose requests it works for; 0: none */
 	u64 conn;     /* its id */
+	u64 parent;   /* the task from which it was made, if nothing was known of that; else 0 */
+	u64 made;     /* when */
 	u32 shared;   /* it answers requests of several connections: it works for none */
-	u32 pad;
+	u32 children; /* how many tasks that were made from it have answered on conn, which is not believed before the last
+		       * of CHILDREN; 0: it is known otherwise */
 };
+
+enum { CHILDREN = 3 };
 
 /* The least recently used goes. A task that fell out has no request: calls lose a parent, none gets a wrong one. */
 struct {
@@ -88,6 +93,18 @@ static __always_inline struct task_state *task_find(u32 tgid, u64 id)
 	return bpf_map_lookup_elem(&tasks, &key);
 }
 
+const volatile struct task_state blank_task; /* it would take too much of a stack */
+
+/* task_new is a task of which nothing is known yet; 0: there is no room. */
+static __always_inline struct task_state *task_new(u32 tgid, u64 id)
+{
+	struct task_key key = {.tgid = tgid, .id = id};
+
+	if (bpf_map_update_elem(&tasks, &key, (const void *)&blank_task, BPF_ANY))
+		count(STAT_TASKS_FULL);
+	return bpf_map_lookup_elem(&tasks, &key);
+}
+
 static __always_inline void task_set(u32 tgid, u64 id, const struct task_state *state)
 {
 	struct task_key key = {.tgid = tgid, .id = id};
@@ -96,13 +113,19 @@ static __always_inline void task_set(u32 tgid, u64 id, const struct task_state *
 		count(STAT_TASKS_FULL);
 }
 
+/* is_guess says that the task's connection is not believed yet. */
+static __always_inline bool is_guess(const struct task_state *state)
+{
+	return state->children && state->children < CHILDREN;
+}
+
 /* task_conn is the connection that the task works for, or 0. */
 static __always_inline struct conn *task_conn(const struct task_state *state)
 {
 	u64 key = state->conn_key;
 	struct conn *c;
 
-	if (!key)
+	if (!key || is_guess(state))
 		return 0;
 	c = bpf_map_lookup_elem(&conns, &key);
 	return c && c->id == state->conn ? c : 0;
@@ -126,42 +149,71 @@ static __always_inline u64 task_request(u32 tgid, u64 id)
 /* task_works has the task work for a request from now on. */
 static __always_inline void task_works(u32 tgid, u64 id, u64 request)
 {
-	struct task_state *state = task_find(tgid, id);
-	struct task_state fresh = {.request = request};
+	struct task_state *state;
 
 	if (id == UNKNOWN_TASK)
 		return;
+	state = task_find(tgid, id) ?: task_new(tgid, id);
 	if (state)
 		state->request = request;
-	else
-		task_set(tgid, id, &fresh);
 }
 
 /* task_bind has the task work for what comes over a connection. */
 static __always_inline void task_bind(struct task_state *state, u64 conn_key, u64 conn)
 {
-	if (state->shared || state->conn == conn)
+	if (state->shared)
 		return;
-	if (task_conn(state)) {
+	if (state->conn != conn && task_conn(state)) {
 		state->shared = 1;
 		state->conn_key = 0;
 		return;
 	}
 	state->conn_key = conn_key;
 	state->conn = conn;
+	state->children = 0;
+}
+
+/*
+ * child_answers is called when a task answers of which nothing is known but from which it was made, and nothing of that one
+ * either. If it was made after the request was read, and this happens again and for no other connection, what it was made from
+ * is the task of a connection that was open before, and makes one for each request.
+ */
+static __noinline __attribute__((unused)) int child_answers(u32 tgid, u64 id, u64 conn_key, u64 made)
+{
+	struct conn *c = bpf_map_lookup_elem(&conns, &conn_key);
+	struct task_state *parent;
+
+	if (!c || made < c->last[DIR_INGRESS])
+		return 0;
+	parent = task_find(tgid, id);
+	if (!parent) {
+		parent = task_new(tgid, id);
+		if (!parent)
+			return 0;
+		parent->conn_key = conn_key;
+		parent->conn = c->id;
+		parent->children = 1;
+	} else if (parent->conn != c->id) {
+		parent->shared = 1;
+		parent->conn_key = 0;
+	} else if (is_guess(parent)) {
+		parent->children++;
+	}
+	return 0;
 }
 
 /* task_answers is called when a task writes the first of a response: it works for the connection's requests. This finds what
  * belongs to connections that were accepted unseen. */
 static __noinline __attribute__((unused)) int task_answers(u32 tgid, u64 id, u64 conn_key, u64 conn)
 {
-	struct task_state *state = task_find(tgid, id);
-	struct task_state fresh = {.conn_key = conn_key, .conn = conn};
+	struct task_state *state = task_find(tgid, id) ?: task_new(tgid, id);
 
-	if (state)
-		task_bind(state, conn_key, conn);
-	else
-		task_set(tgid, id, &fresh);
+	if (!state)
+		return 0;
+	if (state->parent)
+		child_answers(tgid, state->parent, conn_key, state->made);
+	state->parent = 0;
+	task_bind(state, conn_key, conn);
 	return 0;
 }
 
@@ -183,6 +235,10 @@ static __noinline __attribute__((unused)) int task_copied(u32 tgid, u64 from, u6
 		} else {
 			state.request = old->request;
 		}
+	}
+	if (!conn_key && from && (!old || old->children)) {
+		state.parent = from;
+		state.made = bpf_ktime_get_ns();
 	}
 	task_set(tgid, id, &state);
 	return 0;

@@ -184,7 +184,8 @@ int task(struct task_step *s)
 	case TASK_ACCEPTED:
 		task_copied(s->tgid, 0, s->id, key, c->id);
 		break;
-	case TASK_READS: /* as on_bytes does */
+	case TASK_READS: /* as attribute does */
+		c->last[DIR_INGRESS] = bpf_ktime_get_ns();
 		c->request = s->request;
 		c->flags |= CONN_SERVING;
 		if (s->id)

@@ -42,6 +42,7 @@ const (
 	logicProgTask            = "task"
 	logicProgVerdict         = "verdict"
 	logicVarBlankConn        = "blank_conn"
+	logicVarBlankTask        = "blank_task"
 	logicVarHeadLimit        = "head_limit"
 	logicVarIdSeed           = "id_seed"
 	logicVarPageOffsetBaseAt = "page_offset_base_at"
@@ -128,6 +129,7 @@ type logicMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type logicVariableSpecs struct {
 	BlankConn        *ebpf.VariableSpec `ebpf:"blank_conn"`
+	BlankTask        *ebpf.VariableSpec `ebpf:"blank_task"`
 	HeadLimit        *ebpf.VariableSpec `ebpf:"head_limit"`
 	IdSeed           *ebpf.VariableSpec `ebpf:"id_seed"`
 	PageOffsetBaseAt *ebpf.VariableSpec `ebpf:"page_offset_base_at"`
@@ -196,6 +198,7 @@ func (m *logicMaps) Close() error {
 // It can be passed to loadLogicObjects or ebpf.CollectionSpec.LoadAndAssign.
 type logicVariables struct {
 	BlankConn        *ebpf.Variable `ebpf:"blank_conn"`
+	BlankTask        *ebpf.Variable `ebpf:"blank_task"`
 	HeadLimit        *ebpf.Variable `ebpf:"head_limit"`
 	IdSeed           *ebpf.Variable `ebpf:"id_seed"`
 	PageOffsetBaseAt *ebpf.Variable `ebpf:"page_offset_base_at"`

@@ -297,6 +297,67 @@ func TestTaskWorksForWhatItWasMadeFor(t *testing.T) {
 			w.want(12, 101)
 			w.want(22, 201)
 		},
+		"connections that were open before, and a task for each request": func(w world) {
+			for i := range uint64(3) {
+				w.do(reads, 0, 1, 100+i)
+				w.do(reads, 0, 2, 200+i)
+				w.do(copied, 13+i, 12, 0)
+				w.do(copied, 23+i, 22, 0)
+				w.want(13+i, 0)
+				w.do(answers, 23+i, 2, 0)
+				w.do(answers, 13+i, 1, 0)
+			}
+			w.do(reads, 0, 1, 103)
+			w.do(reads, 0, 2, 203)
+			w.do(copied, 16, 12, 0)
+			w.do(copied, 26, 22, 0)
+			w.want(16, 103)
+			w.want(26, 203)
+		},
+		"one task that makes those of many connections": func(w world) {
+			for i := range uint64(10) {
+				w.do(reads, 0, 1+i%2, 100+i)
+				w.do(copied, 13+i, 12, 0)
+				w.do(answers, 13+i, 1+i%2, 0)
+			}
+			w.do(reads, 0, 1, 200)
+			w.do(copied, 30, 12, 0)
+			w.want(30, 0)
+		},
+		"one task that makes those of one connection, and then of others": func(w world) {
+			for i := range uint64(5) {
+				w.do(reads, 0, 1, 100+i)
+				w.do(copied, 13+i, 12, 0)
+				w.do(answers, 13+i, 1, 0)
+			}
+			w.do(reads, 0, 2, 200)
+			w.do(copied, 20, 12, 0)
+			w.do(answers, 20, 2, 0)
+			w.do(reads, 0, 1, 105)
+			w.do(copied, 21, 12, 0)
+			w.want(21, 0)
+		},
+		"workers that were made before": func(w world) {
+			w.do(copied, 20, 12, 0)
+			for i := range uint64(5) {
+				w.do(reads, 0, 1, 100+i)
+				w.do(answers, 20, 1, 0)
+			}
+			w.do(reads, 0, 1, 105)
+			w.do(copied, 21, 12, 0)
+			w.want(21, 0)
+		},
+		"a task that was seen to be made, of no connection": func(w world) {
+			w.do(copied, 12, 0, 0)
+			for i := range uint64(5) {
+				w.do(reads, 0, 1, 100+i)
+				w.do(copied, 13+i, 12, 0)
+				w.do(answers, 13+i, 1, 0)
+			}
+			w.do(reads, 0, 1, 105)
+			w.do(copied, 21, 12, 0)
+			w.want(21, 0)
+		},
 		"one task that answers for many": func(w world) {
 			w.do(reads, 0, 1, 100)
 			w.do(reads, 0, 2, 200)

@@ -32,6 +32,7 @@ const (
 	pythonProgPeerAsked          = "peer_asked"
 	pythonProgTransportWrites    = "transport_writes"
 	pythonVarBlankConn           = "blank_conn"
+	pythonVarBlankTask           = "blank_task"
 	pythonVarIdSeed              = "id_seed"
 	pythonVarPageOffsetBaseAt    = "page_offset_base_at"
 	pythonVarVmemmapBaseAt       = "vmemmap_base_at"
@@ -107,6 +108,7 @@ type pythonMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type pythonVariableSpecs struct {
 	BlankConn        *ebpf.VariableSpec `ebpf:"blank_conn"`
+	BlankTask        *ebpf.VariableSpec `ebpf:"blank_task"`
 	IdSeed           *ebpf.VariableSpec `ebpf:"id_seed"`
 	PageOffsetBaseAt *ebpf.VariableSpec `ebpf:"page_offset_base_at"`
 	VmemmapBaseAt    *ebpf.VariableSpec `ebpf:"vmemmap_base_at"`
@@ -166,6 +168,7 @@ func (m *pythonMaps) Close() error {
 // It can be passed to loadPythonObjects or ebpf.CollectionSpec.LoadAndAssign.
 type pythonVariables struct {
 	BlankConn        *ebpf.Variable `ebpf:"blank_conn"`
+	BlankTask        *ebpf.Variable `ebpf:"blank_task"`
 	IdSeed           *ebpf.Variable `ebpf:"id_seed"`
 	PageOffsetBaseAt *ebpf.Variable `ebpf:"page_offset_base_at"`
 	VmemmapBaseAt    *ebpf.Variable `ebpf:"vmemmap_base_at"`

@@ -32,6 +32,7 @@ const (
 	pythonOldProgPeerAsked          = "peer_asked"
 	pythonOldProgTransportWrites    = "transport_writes"
 	pythonOldVarBlankConn           = "blank_conn"
+	pythonOldVarBlankTask           = "blank_task"
 	pythonOldVarBlankThread         = "blank_thread"
 	pythonOldVarIdSeed              = "id_seed"
 	pythonOldVarPageOffsetBaseAt    = "page_offset_base_at"
@@ -108,6 +109,7 @@ type pythonOldMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type pythonOldVariableSpecs struct {
 	BlankConn        *ebpf.VariableSpec `ebpf:"blank_conn"`
+	BlankTask        *ebpf.VariableSpec `ebpf:"blank_task"`
 	BlankThread      *ebpf.VariableSpec `ebpf:"blank_thread"`
 	IdSeed           *ebpf.VariableSpec `ebpf:"id_seed"`
 	PageOffsetBaseAt *ebpf.VariableSpec `ebpf:"page_offset_base_at"`
@@ -168,6 +170,7 @@ func (m *pythonOldMaps) Close() error {
 // It can be passed to loadPythonOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type pythonOldVariables struct {
 	BlankConn        *ebpf.Variable `ebpf:"blank_conn"`
+	BlankTask        *ebpf.Variable `ebpf:"blank_task"`
 	BlankThread      *ebpf.Variable `ebpf:"blank_thread"`
 	IdSeed           *ebpf.Variable `ebpf:"id_seed"`
 	PageOffsetBaseAt *ebpf.Variable `ebpf:"page_offset_base_at"`
