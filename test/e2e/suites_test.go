@@ -35,8 +35,8 @@ func suite(t *testing.T, pkg string) (exe, dir string) {
 // lastAsked is what is asked when a suite has ended.
 const lastAsked = "SELECT 1 AS the_end_of_it"
 
-// endSuite asks a last statement, ends the server and the agent, and holds the spans to the log.
-func (k *talk) endSuite(least int) {
+// endSuite asks a last statement, ends the server and the agent, and holds the spans, which it returns, to the log.
+func (k *talk) endSuite(least int) []*Span {
 	k.t.Helper()
 	if k.names == sql.MySQL {
 		k.succeed("mariadb", append(k.mariadb("tcp"), "-e", lastAsked)...)
@@ -56,6 +56,7 @@ func (k *talk) endSuite(least int) {
 	} else {
 		k.compareSuite(log, spans, least)
 	}
+	return spans
 }
 
 // compareTexts holds the server's spans to MariaDB's log by how often a statement is in both: the log does not say which connection is

@@ -30,6 +30,20 @@ type Database struct {
 	Socket, Dir string
 	log         string
 	read        func(log string) ([]Statement, error)
+	// start starts it, and returns when it answers.
+	start func()
+	// fast is the signal that has it end though there are clients.
+	fast syscall.Signal
+}
+
+// Restart ends the server in the middle of what it does, and starts it again.
+func (d *Database) Restart(t testing.TB) {
+	t.Helper()
+	if err := d.Process.Cmd.Process.Signal(d.fast); err != nil {
+		t.Fatal(err)
+	}
+	<-d.Process.Done()
+	d.start()
 }
 
 // Statement is what a database says that it was asked.
@@ -56,13 +70,16 @@ func (d *Database) Statements(t testing.TB) []Statement {
 }
 
 // Logged says whether the server has logged a text by now.
-func (d *Database) Logged(t testing.TB, text string) bool {
+func (d *Database) Logged(t testing.TB, text string) bool { return d.times(t, text) > 0 }
+
+// times is how often it has.
+func (d *Database) times(t testing.TB, text string) int {
 	t.Helper()
 	log, err := os.ReadFile(d.log)
 	if err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
-	return strings.Contains(string(log), text)
+	return strings.Count(string(log), text)
 }
 
 // copyOf is a copy of a folder of once, which the databases' owner owns.
@@ -137,11 +154,16 @@ func PostgreSQL(t testing.TB, o Options) *Database {
 		args = append(args, "-c", set)
 	}
 	o.As, o.ByTerm, o.Dir = owner, true, dir
-	p := Run(t, o, exe, args...)
-	d := &Database{Server: Listening(t, p, port), Dir: dir, Socket: filepath.Join(dir, fmt.Sprintf(".s.PGSQL.%d", port)),
-		log: filepath.Join(dir, "log.csv"), read: readCSV}
-	d.PIDs = []int{p.PID()} // it has a process for each connection, which may be gone
-	p.WaitFor(t, "come up", func() bool { return d.Logged(t, "database system is ready to accept connections") })
+	d := &Database{Dir: dir, Socket: filepath.Join(dir, fmt.Sprintf(".s.PGSQL.%d", port)), log: filepath.Join(dir, "log.csv"), read: readCSV, fast: syscall.SIGINT}
+	starts := 0
+	d.start = func() {
+		p := Run(t, o, exe, args...)
+		d.Server = Listening(t, p, port)
+		d.PIDs = []int{p.PID()} // it has a process for each connection, which may be gone
+		starts++
+		p.WaitFor(t, "come up", func() bool { return d.times(t, "database system is ready to accept connections") == starts })
+	}
+	d.start()
 	return d
 }
 
@@ -209,14 +231,18 @@ func MariaDB(t testing.TB, o Options) *Database {
 			"--datadir="+filepath.Join(dir, "data"), "--innodb-log-file-size=4M")
 	})
 	dir, port := copyOf(t, filepath.Join(made, "data")), FreePort(t)
-	d := &Database{Dir: dir, Socket: filepath.Join(dir, "mariadb.sock"), log: filepath.Join(dir, "log")}
+	d := &Database{Dir: dir, Socket: filepath.Join(dir, "mariadb.sock"), log: filepath.Join(dir, "log"), read: readGeneral, fast: syscall.SIGTERM}
 	o.As, o.ByTerm, o.Dir = owner, true, dir
-	p := Run(t, o, "mariadbd", "--no-defaults", "--datadir="+filepath.Join(dir, "data"), "--port="+strconv.Itoa(port), "--bind-address=127.0.0.1",
-		"--socket="+d.Socket, "--pid-file="+filepath.Join(dir, "pid"), "--general-log", "--general-log-file="+d.log, "--local-infile",
-		"--plugin-load-add=sql_errlog", "--sql-error-log-filename="+d.log+".errors", "--sql-error-log-with-db-and-thread-info",
-		"--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=4M", "--innodb-buffer-pool-size=16M", "--skip-name-resolve")
-	d.Server, d.read = Listening(t, p, port), readGeneral
-	p.WaitFor(t, "a socket", func() bool { _, err := os.Stat(d.Socket); return err == nil })
+	args := []string{"--no-defaults", "--datadir=" + filepath.Join(dir, "data"), "--port=" + strconv.Itoa(port), "--bind-address=127.0.0.1",
+		"--socket=" + d.Socket, "--pid-file=" + filepath.Join(dir, "pid"), "--general-log", "--general-log-file=" + d.log, "--local-infile",
+		"--plugin-load-add=sql_errlog", "--sql-error-log-filename=" + d.log + ".errors", "--sql-error-log-with-db-and-thread-info",
+		"--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=4M", "--innodb-buffer-pool-size=16M", "--skip-name-resolve"}
+	d.start = func() {
+		p := Run(t, o, "mariadbd", args...)
+		d.Server = Listening(t, p, port)
+		p.WaitFor(t, "a socket", func() bool { _, err := os.Stat(d.Socket); return err == nil })
+	}
+	d.start()
 	return d
 }
 
@@ -245,6 +271,8 @@ func readGeneral(path string) (list []Statement, err error) {
 			id, _ := strconv.Atoi(m[1])
 			list = append(list, Statement{Session: id, Kind: m[2], Text: m[3]})
 			open = true
+		case strings.HasSuffix(line, "started with:"): // and two lines of the same kind
+			open = false
 		case open:
 			list[len(list)-1].Text += "\n" + line
 		}

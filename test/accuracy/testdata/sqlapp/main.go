@@ -58,10 +58,10 @@ func inArgument(ctx context.Context, p pool, id string, n int) error {
 }
 
 func main() {
-	many, few := open(64), open(8)
+	many, few, one := open(64), open(8), open(1)
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		shape, id, _ := strings.Cut(r.URL.Path[1:], "/")
-		if err := serve(r.Context(), many, few, shape, id); err != nil {
+		if err := serve(r.Context(), many, few, one, shape, id); err != nil {
 			log.Print(err)
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
@@ -71,8 +71,12 @@ func main() {
 	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.HandlerFunc(handler)))
 }
 
-func serve(ctx context.Context, many, few pool, shape, id string) error {
+func serve(ctx context.Context, many, few, one pool, shape, id string) error {
 	switch shape {
+	case "one":
+		return inArgument(ctx, one, id, 0)
+	case "slow":
+		return many.query(ctx, sleep(id, 0, "3"))
 	case "few":
 		many = few
 		fallthrough
