@@ -393,11 +393,13 @@ type bpfTarget struct {
 	AsyncIds      uint16
 	AsyncWrapId   uint16
 	AsyncContext  uint16
-	Pad           uint16
+	TaskSome      uint16
 	Grpc          bpfStreamLayout
 	Http2         bpfStreamLayout
 	AutoTssKey    uint64
 	ContextType   uint64
+	TaskId        uint64
+	WakerVtable   uint64
 	RingFull      uint64
 	MapFull       uint64
 	Muted         uint64
@@ -411,7 +413,8 @@ const (
 	bpfTargetFlagTARGET_PYTHON bpfTargetFlag = 4
 	bpfTargetFlagTARGET_JAVA   bpfTargetFlag = 8
 	bpfTargetFlagTARGET_NODE   bpfTargetFlag = 16
-	bpfTargetFlagTARGET_TASKS  bpfTargetFlag = 28
+	bpfTargetFlagTARGET_TOKIO  bpfTargetFlag = 32
+	bpfTargetFlagTARGET_TASKS  bpfTargetFlag = 60
 )
 
 type bpfTaskKey struct {
@@ -466,6 +469,26 @@ type bpfThread struct {
 	Telling          [19]uint64
 }
 
+type bpfTokioKey struct {
+	_    structs.HostLayout
+	Tgid uint32
+	Pad  uint32
+	Id   uint64
+}
+
+type bpfTokioState struct {
+	_       structs.HostLayout
+	Request uint64
+	ConnKey uint64
+	Asked   uint64
+	Early   uint64
+	Serves  uint8
+	Shared  uint8
+	Told    uint8
+	Several uint8
+	Pad     [4]uint8
+}
+
 type bpfTransport struct {
 	_       structs.HostLayout
 	Tgid    uint32
@@ -514,6 +537,7 @@ const (
 	bpfMapTargets                        = "targets"
 	bpfMapTasks                          = "tasks"
 	bpfMapThreads                        = "threads"
+	bpfMapTokioTasks                     = "tokio_tasks"
 	bpfMapTransports                     = "transports"
 	bpfMapVerdicts                       = "verdicts"
 	bpfProgAsk                           = "ask"
@@ -562,6 +586,7 @@ const (
 	bpfProgTcpSendmsgLocked              = "tcp_sendmsg_locked"
 	bpfVarBlankConn                      = "blank_conn"
 	bpfVarBlankTask                      = "blank_task"
+	bpfVarBlankTokioState                = "blank_tokio_state"
 	bpfVarExportCallerEvent              = "export_caller_event"
 	bpfVarExportConnEvent                = "export_conn_event"
 	bpfVarExportDataEvent                = "export_data_event"
@@ -697,6 +722,7 @@ type bpfMapSpecs struct {
 	Targets     *ebpf.MapSpec `ebpf:"targets"`
 	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
 	Threads     *ebpf.MapSpec `ebpf:"threads"`
+	TokioTasks  *ebpf.MapSpec `ebpf:"tokio_tasks"`
 	Transports  *ebpf.MapSpec `ebpf:"transports"`
 	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 }
@@ -707,6 +733,7 @@ type bpfMapSpecs struct {
 type bpfVariableSpecs struct {
 	BlankConn           *ebpf.VariableSpec `ebpf:"blank_conn"`
 	BlankTask           *ebpf.VariableSpec `ebpf:"blank_task"`
+	BlankTokioState     *ebpf.VariableSpec `ebpf:"blank_tokio_state"`
 	ExportCallerEvent   *ebpf.VariableSpec `ebpf:"export_caller_event"`
 	ExportConnEvent     *ebpf.VariableSpec `ebpf:"export_conn_event"`
 	ExportDataEvent     *ebpf.VariableSpec `ebpf:"export_data_event"`
@@ -770,6 +797,7 @@ type bpfMaps struct {
 	Targets     *ebpf.Map `ebpf:"targets"`
 	Tasks       *ebpf.Map `ebpf:"tasks"`
 	Threads     *ebpf.Map `ebpf:"threads"`
+	TokioTasks  *ebpf.Map `ebpf:"tokio_tasks"`
 	Transports  *ebpf.Map `ebpf:"transports"`
 	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 }
@@ -793,6 +821,7 @@ func (m *bpfMaps) Close() error {
 		m.Targets,
 		m.Tasks,
 		m.Threads,
+		m.TokioTasks,
 		m.Transports,
 		m.Verdicts,
 	)
@@ -804,6 +833,7 @@ func (m *bpfMaps) Close() error {
 type bpfVariables struct {
 	BlankConn           *ebpf.Variable `ebpf:"blank_conn"`
 	BlankTask           *ebpf.Variable `ebpf:"blank_task"`
+	BlankTokioState     *ebpf.Variable `ebpf:"blank_tokio_state"`
 	ExportCallerEvent   *ebpf.Variable `ebpf:"export_caller_event"`
 	ExportConnEvent     *ebpf.Variable `ebpf:"export_conn_event"`
 	ExportDataEvent     *ebpf.Variable `ebpf:"export_data_event"`

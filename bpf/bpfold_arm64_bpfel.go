@@ -34,6 +34,7 @@ const (
 	bpfOldMapTargets                        = "targets"
 	bpfOldMapTasks                          = "tasks"
 	bpfOldMapThreads                        = "threads"
+	bpfOldMapTokioTasks                     = "tokio_tasks"
 	bpfOldMapTransports                     = "transports"
 	bpfOldMapVerdicts                       = "verdicts"
 	bpfOldMapWorks                          = "works"
@@ -81,6 +82,7 @@ const (
 	bpfOldVarBlankConn                      = "blank_conn"
 	bpfOldVarBlankTask                      = "blank_task"
 	bpfOldVarBlankThread                    = "blank_thread"
+	bpfOldVarBlankTokioState                = "blank_tokio_state"
 	bpfOldVarExportCallerEvent              = "export_caller_event"
 	bpfOldVarExportConnEvent                = "export_conn_event"
 	bpfOldVarExportDataEvent                = "export_data_event"
@@ -214,6 +216,7 @@ type bpfOldMapSpecs struct {
 	Targets     *ebpf.MapSpec `ebpf:"targets"`
 	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
 	Threads     *ebpf.MapSpec `ebpf:"threads"`
+	TokioTasks  *ebpf.MapSpec `ebpf:"tokio_tasks"`
 	Transports  *ebpf.MapSpec `ebpf:"transports"`
 	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 	Works       *ebpf.MapSpec `ebpf:"works"`
@@ -226,6 +229,7 @@ type bpfOldVariableSpecs struct {
 	BlankConn           *ebpf.VariableSpec `ebpf:"blank_conn"`
 	BlankTask           *ebpf.VariableSpec `ebpf:"blank_task"`
 	BlankThread         *ebpf.VariableSpec `ebpf:"blank_thread"`
+	BlankTokioState     *ebpf.VariableSpec `ebpf:"blank_tokio_state"`
 	ExportCallerEvent   *ebpf.VariableSpec `ebpf:"export_caller_event"`
 	ExportConnEvent     *ebpf.VariableSpec `ebpf:"export_conn_event"`
 	ExportDataEvent     *ebpf.VariableSpec `ebpf:"export_data_event"`
@@ -290,6 +294,7 @@ type bpfOldMaps struct {
 	Targets     *ebpf.Map `ebpf:"targets"`
 	Tasks       *ebpf.Map `ebpf:"tasks"`
 	Threads     *ebpf.Map `ebpf:"threads"`
+	TokioTasks  *ebpf.Map `ebpf:"tokio_tasks"`
 	Transports  *ebpf.Map `ebpf:"transports"`
 	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 	Works       *ebpf.Map `ebpf:"works"`
@@ -315,6 +320,7 @@ func (m *bpfOldMaps) Close() error {
 		m.Targets,
 		m.Tasks,
 		m.Threads,
+		m.TokioTasks,
 		m.Transports,
 		m.Verdicts,
 		m.Works,
@@ -328,6 +334,7 @@ type bpfOldVariables struct {
 	BlankConn           *ebpf.Variable `ebpf:"blank_conn"`
 	BlankTask           *ebpf.Variable `ebpf:"blank_task"`
 	BlankThread         *ebpf.Variable `ebpf:"blank_thread"`
+	BlankTokioState     *ebpf.Variable `ebpf:"blank_tokio_state"`
 	ExportCallerEvent   *ebpf.Variable `ebpf:"export_caller_event"`
 	ExportConnEvent     *ebpf.Variable `ebpf:"export_conn_event"`
 	ExportDataEvent     *ebpf.Variable `ebpf:"export_data_event"`

@@ -21,7 +21,7 @@ enum event_kind {
 	EVENT_CGROUP, /* struct process_event: there is another control group of the cgroup2 hierarchy */
 	EVENT_HANDOFF, /* struct handoff_event: a task has done something for a request that another one serves */
 	EVENT_JOB, /* struct job_event: a thread has ended what another one waits for, that serves a request */
-	EVENT_CALLER, /* struct caller_event: for whom a client's stream of HTTP/2 was opened */
+	EVENT_CALLER, /* struct caller_event: for whom a client's stream of HTTP/2 was opened, or a call made */
 	EVENT_METHOD, /* struct method_event: of a stream, by the program's own memory */
 };
 
@@ -131,9 +131,9 @@ struct handoff_event {
 
 struct caller_event {
 	struct event_header hdr;
-	u64 call;  /* the stream's id */
+	u64 call;  /* the stream's id, or the call's */
 	u64 cause; /* the request that was current where it was opened, or 0 */
-	u64 task;  /* goroutine that opened it */
+	u64 task;  /* goroutine, or task, that opened it */
 	u64 parent_task;
 	u32 flags; /* FLAG_CAUSE_* */
 	u32 pad;

@@ -978,6 +978,7 @@ static __always_inline u32 name_call(const struct io *io, struct conn *c, struct
 	if (task && !io->uring) {
 		c->cause = target->flags & TARGET_NODE	   ? node_call()
 			   : target->flags & TARGET_PYTHON ? context_calls(io->tgid, &task, c, thread)
+			   : target->flags & TARGET_TOKIO  ? tokio_call(task, c->request)
 							   : task_request(io->tgid, task);
 		c->flags &= ~CONN_NOTED;
 		if (target->flags & TARGET_NODE && node_doubts())
@@ -1158,7 +1159,8 @@ CALL_STEP(attribute)
 	if (target->flags & TARGET_GO && asks)
 		t->ids = read_goids(target, t->g, t->sp, c->task);
 	looks = target->flags & TARGET_TASKS && (asks || c->protocol == PROTOCOL_TURNS) &&
-		(t->start || target->flags & TARGET_NODE || (dir == DIR_INGRESS && thread->read_switches));
+		(t->start || target->flags & (TARGET_NODE | TARGET_TOKIO) ||
+		 (dir == DIR_INGRESS && thread->read_switches));
 	if (looks)
 		task = current_task_id(target, t->sp, t->java);
 	if (t->start && asks) {
@@ -1192,7 +1194,7 @@ CALL_STEP(attribute)
 
 	if (c->protocol != PROTOCOL_TURNS)
 		return 0;
-	if (t->start && !t->io.uring && !(target->flags & TARGET_GO))
+	if (t->start && !t->io.uring && !(target->flags & (TARGET_GO | TARGET_TOKIO)))
 		job_step(thread, current_task(), c, t->io.key, t->asks, dir);
 
 	/* Who reads a request works for it; who reads an answer goes on with what the call was made for. */
@@ -1201,6 +1203,8 @@ CALL_STEP(attribute)
 			thread->request = 0;
 		} else if (task && target->flags & TARGET_NODE) {
 			node_has_read(c->role == ROLE_SERVER ? c->request : c->cause);
+		} else if (task && target->flags & TARGET_TOKIO) {
+			tokio_has_read(task, t->io.key, c->role == ROLE_SERVER ? c->request : 0);
 		} else if (task) {
 			task_works(t->io.tgid, task, c->role == ROLE_SERVER ? c->request : c->cause);
 		} else if (!(target->flags & TARGET_GO)) {

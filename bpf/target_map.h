@@ -8,7 +8,8 @@ enum target_flag {
 	TARGET_PYTHON = 4, /* contexts are told apart */
 	TARGET_JAVA = 8,   /* virtual threads are told apart */
 	TARGET_NODE = 16,  /* what runs is known by its id */
-	TARGET_TASKS = TARGET_PYTHON | TARGET_JAVA | TARGET_NODE,
+	TARGET_TOKIO = 32, /* tasks of tokio are told apart */
+	TARGET_TASKS = TARGET_PYTHON | TARGET_JAVA | TARGET_NODE | TARGET_TOKIO,
 };
 
 /* Where a Go library for HTTP/2 has what is read of it; offsets, bytes. */
@@ -43,11 +44,13 @@ struct target {
 	u16 async_ids;	    /* of node::Environment, where the address of the ids is */
 	u16 async_wrap_id;  /* of node::AsyncWrap, its id */
 	u16 async_context;  /* which argument of node::InternalCallbackScope's constructor it is, from 0 */
-	u16 pad;
+	u16 task_some;	    /* before the id of tokio's task is a word that says whether there is one */
 	struct stream_layout grpc;
 	struct stream_layout http2;
 	u64 auto_tss_key; /* address of _PyRuntime.gilstate.autoTSSkey in the process */
 	u64 context_type; /* address of PyContext_Type */
+	u64 task_id; /* where a thread has the id of tokio's task, from the thread pointer on; 0: not known */
+	u64 waker_vtable; /* address of tokio's functions of a task's Waker */
 	u64 ring_full;
 	u64 map_full;
 	u64 muted; /* runs of bytes on connections that no protocol claims */

@@ -16,6 +16,7 @@
 #include "node_map.h"
 #include "syscall.h"
 #include "thread_map.h"
+#include "tokio_map.h"
 
 struct task_key {
 	u32 tgid;
@@ -80,10 +81,11 @@ __noinline u64 virtual_thread(u64 sp, u64 thread)
  * it has entered the kernel. */
 static __always_inline u64 current_task_id(struct target *target, u64 sp, u64 java)
 {
-	return target->flags & TARGET_PYTHON ? python_context()
-	       : target->flags & TARGET_JAVA ? virtual_thread(sp, java)
-	       : target->flags & TARGET_NODE ? node_task()
-					     : 0;
+	return target->flags & TARGET_PYTHON  ? python_context()
+	       : target->flags & TARGET_JAVA  ? virtual_thread(sp, java)
+	       : target->flags & TARGET_NODE  ? node_task()
+	       : target->flags & TARGET_TOKIO ? tokio_task()
+					      : 0;
 }
 
 static __always_inline struct task_state *task_find(u32 tgid, u64 id)

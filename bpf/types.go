@@ -77,6 +77,7 @@ const (
 	TargetJava   = uint32(bpfTargetFlagTARGET_JAVA)
 	TargetNode   = uint32(bpfTargetFlagTARGET_NODE)
 	TargetPython = uint32(bpfTargetFlagTARGET_PYTHON)
+	TargetTokio  = uint32(bpfTargetFlagTARGET_TOKIO)
 )
 
 // VerdictKind is what user space decides on a connection.

@@ -11,7 +11,8 @@ import (
 // maxCallers bounds the calls of which it was told who makes them before they are.
 const maxCallers = 8192
 
-// Caller says who made a call that shares its connection with others: not the goroutine that wrote it, but one that asked it to.
+// Caller says who made a call: not the goroutine or task that wrote it, but one that asked it to. Of calls that share their
+// connection with others nothing else is known; of those of a task, it is told where it is not what the call's first bytes have said.
 // It may be told before the call begins. The first that is told counts.
 func (c *Correlator) Caller(call trace.SpanID, by span.Evidence) {
 	n := c.nodes[call]
@@ -26,9 +27,14 @@ func (c *Correlator) Caller(call trace.SpanID, by span.Evidence) {
 		}
 		return
 	}
-	if n.kind == trace.SpanKindClient && n.state == underWay && n.span.Evidence.Multiplexed {
+	if n.isCalledBy(&by) {
 		c.calledBy(n, &by)
 	}
+}
+
+// isCalledBy says whether what is told of who made a call counts.
+func (n *node) isCalledBy(by *span.Evidence) bool {
+	return n.kind == trace.SpanKindClient && n.state == underWay && (n.span.Evidence.Multiplexed || by.CauseSource == span.SourceTask)
 }
 
 // calledBy gives a call the parent that follows from who made it.
@@ -38,7 +44,11 @@ func (c *Correlator) calledBy(n *node, by *span.Evidence) {
 	ev.Multiplexed = false // of this one it is known
 	process := c.process(ev.PID, n.span.Target)
 	process.goids = max(process.goids, ev.Task)
-	n.setParent(c.cause(n.span), ev.CauseSource)
+	c.drop(n.parent)
+	n.parent = nil
+	if n.setParent(c.cause(n.span), ev.CauseSource); n.parent != nil {
+		n.job = false
+	}
 	if n.parent == nil && process.looseCall(n, ev.Task, nil) {
 		c.wanting = append(c.wanting, ev.PID)
 	}

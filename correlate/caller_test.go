@@ -19,6 +19,22 @@ func asked(goroutine uint64, request *span.Span) span.Evidence {
 	return ev
 }
 
+// askedTask is what is told of a task that was asked to make a call, for a request, or for one that nobody knows.
+func askedTask(task uint64, request *span.Span) span.Evidence {
+	ev := span.Evidence{PID: 1, Task: task, CauseSource: span.SourceTask}
+	if request != nil {
+		ev.Cause = request.ID
+	}
+	return ev
+}
+
+// inTask has a call be made by a task that seems to work for a request, or for one that nobody knows.
+func inTask(task uint64, request *span.Span) func(s *span.Span) {
+	return func(s *span.Span) {
+		s.Evidence.Task, s.Evidence.Cause, s.Evidence.CauseSource = task, askedTask(task, request).Cause, span.SourceTask
+	}
+}
+
 func TestWhoAskedForACallWantedIt(t *testing.T) {
 	for name, play := range map[string]func(g *stage){
 		"told before the call": func(g *stage) {
@@ -48,6 +64,40 @@ func TestWhoAskedForACallWantedIt(t *testing.T) {
 			g.end(other, 125)
 			g.end(s, 130)
 			g.child(c, s, span.SourceGoroutine)
+		},
+		"a task's call, that had none": func(g *stage) {
+			s := g.server(100)
+			c := g.client(110, inTask(20, nil))
+			g.Caller(c.ID, askedTask(20, s))
+			g.end(c, 120)
+			g.end(s, 130)
+			g.child(c, s, span.SourceTask)
+		},
+		"a task's call, that seemed to be another's": func(g *stage) {
+			s, other := g.server(100), g.server(101)
+			c := g.client(110, inTask(20, other))
+			g.Caller(c.ID, askedTask(20, s))
+			g.end(c, 120)
+			g.end(other, 125)
+			g.end(s, 130)
+			g.child(c, s, span.SourceTask)
+		},
+		"a task's call, told before it": func(g *stage) {
+			s, other := g.server(100), g.server(101)
+			g.Caller(spanID(g.next+1), askedTask(20, s))
+			c := g.client(110, inTask(20, other))
+			g.end(c, 120)
+			g.end(other, 125)
+			g.end(s, 130)
+			g.child(c, s, span.SourceTask)
+		},
+		"a task's call, asked for by nobody known": func(g *stage) {
+			other := g.server(101)
+			c := g.client(110, inTask(20, other))
+			g.Caller(c.ID, askedTask(20, nil))
+			g.end(c, 120)
+			g.end(other, 125)
+			g.root(c)
 		},
 		"for nobody known": func(g *stage) {
 			s := g.server(100, of(golang), multiplexed)

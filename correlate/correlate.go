@@ -234,7 +234,7 @@ func (c *Correlator) begin(s *span.Span) {
 	}
 	if by, ok := c.callers[s.ID]; ok {
 		delete(c.callers, s.ID)
-		if s.Kind == trace.SpanKindClient && ev.Multiplexed {
+		if n.isCalledBy(&by) {
 			c.calledBy(n, &by)
 		}
 	}

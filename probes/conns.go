@@ -320,7 +320,7 @@ func (c *Conns) method(e *bpf.MethodEvent) {
 // caller is what is known of who made a call.
 func caller(e *bpf.CallerEvent) span.Evidence {
 	ev := span.Evidence{PID: e.Hdr.Tgid, Task: e.Task, ParentTask: e.ParentTask, Inherited: e.Flags&bpf.FlagCauseInherited != 0}
-	if e.Cause != 0 {
+	if e.Cause != 0 || e.Flags&bpf.FlagCauseTask != 0 {
 		ev.Cause, ev.CauseSource = spanID(e.Cause), causeSource(e.Flags)
 	}
 	return ev

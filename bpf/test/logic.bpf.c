@@ -332,6 +332,59 @@ int node(struct node_step *s)
 	return 0;
 }
 
+struct tokio_step {
+	u64 id;
+	u64 from;     /* reads, responds: key of the connection; spawned, asked: by which task */
+	u64 request;  /* reads: in; calls: in, the call's id, and out, for which request */
+	u32 op;	      /* enum tokio_op */
+	u32 notified; /* asked */
+};
+
+enum tokio_op {
+	TOKIO_CALLS,
+	TOKIO_READS, /* a request */
+	TOKIO_RESPONDS,
+	TOKIO_SPAWNED,
+	TOKIO_ASKED,
+	TOKIO_ANSWERED, /* it reads an answer */
+};
+
+SEC("syscall")
+int tokio(struct tokio_step *s)
+{
+	u64 key = s->from;
+	u32 tgid = 7;
+	struct conn *c;
+
+	switch (s->op) {
+	case TOKIO_CALLS:
+		s->request = tokio_calls(tgid, s->id, s->request);
+		return 0;
+	case TOKIO_SPAWNED:
+		tokio_spawns(tgid, s->from, s->id);
+		return 0;
+	case TOKIO_ASKED:
+		tokio_asks(tgid, s->from, s->id, s->notified);
+		return 0;
+	case TOKIO_ANSWERED:
+		tokio_answered(tgid, s->id);
+		return 0;
+	}
+	c = conn_find(key, 0);
+	if (!c)
+		c = conn_add(key, 0, tgid, 0);
+	if (!c)
+		return 0;
+	if (s->op == TOKIO_RESPONDS) {
+		c->flags &= ~CONN_SERVING;
+		return 0;
+	}
+	c->request = s->request; /* as on_bytes does */
+	c->flags |= CONN_SERVING;
+	tokio_reads(tgid, s->id, key, s->request);
+	return 0;
+}
+
 struct stream_step {
 	u64 id;	  /* out: of the stream's request */
 	u64 word; /* the first bytes of a frame */

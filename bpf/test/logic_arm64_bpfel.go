@@ -30,6 +30,7 @@ const (
 	logicMapTargets          = "targets"
 	logicMapTasks            = "tasks"
 	logicMapThreads          = "threads"
+	logicMapTokioTasks       = "tokio_tasks"
 	logicMapVerdicts         = "verdicts"
 	logicProgGatherBytes     = "gather_bytes"
 	logicProgHeadEnd         = "head_end"
@@ -40,9 +41,11 @@ const (
 	logicProgNode            = "node"
 	logicProgStream          = "stream"
 	logicProgTask            = "task"
+	logicProgTokio           = "tokio"
 	logicProgVerdict         = "verdict"
 	logicVarBlankConn        = "blank_conn"
 	logicVarBlankTask        = "blank_task"
+	logicVarBlankTokioState  = "blank_tokio_state"
 	logicVarHeadLimit        = "head_limit"
 	logicVarIdSeed           = "id_seed"
 	logicVarPageOffsetBaseAt = "page_offset_base_at"
@@ -100,6 +103,7 @@ type logicProgramSpecs struct {
 	Node         *ebpf.ProgramSpec `ebpf:"node"`
 	Stream       *ebpf.ProgramSpec `ebpf:"stream"`
 	Task         *ebpf.ProgramSpec `ebpf:"task"`
+	Tokio        *ebpf.ProgramSpec `ebpf:"tokio"`
 	Verdict      *ebpf.ProgramSpec `ebpf:"verdict"`
 }
 
@@ -121,6 +125,7 @@ type logicMapSpecs struct {
 	Targets     *ebpf.MapSpec `ebpf:"targets"`
 	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
 	Threads     *ebpf.MapSpec `ebpf:"threads"`
+	TokioTasks  *ebpf.MapSpec `ebpf:"tokio_tasks"`
 	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -130,6 +135,7 @@ type logicMapSpecs struct {
 type logicVariableSpecs struct {
 	BlankConn        *ebpf.VariableSpec `ebpf:"blank_conn"`
 	BlankTask        *ebpf.VariableSpec `ebpf:"blank_task"`
+	BlankTokioState  *ebpf.VariableSpec `ebpf:"blank_tokio_state"`
 	HeadLimit        *ebpf.VariableSpec `ebpf:"head_limit"`
 	IdSeed           *ebpf.VariableSpec `ebpf:"id_seed"`
 	PageOffsetBaseAt *ebpf.VariableSpec `ebpf:"page_offset_base_at"`
@@ -170,6 +176,7 @@ type logicMaps struct {
 	Targets     *ebpf.Map `ebpf:"targets"`
 	Tasks       *ebpf.Map `ebpf:"tasks"`
 	Threads     *ebpf.Map `ebpf:"threads"`
+	TokioTasks  *ebpf.Map `ebpf:"tokio_tasks"`
 	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -189,6 +196,7 @@ func (m *logicMaps) Close() error {
 		m.Targets,
 		m.Tasks,
 		m.Threads,
+		m.TokioTasks,
 		m.Verdicts,
 	)
 }
@@ -199,6 +207,7 @@ func (m *logicMaps) Close() error {
 type logicVariables struct {
 	BlankConn        *ebpf.Variable `ebpf:"blank_conn"`
 	BlankTask        *ebpf.Variable `ebpf:"blank_task"`
+	BlankTokioState  *ebpf.Variable `ebpf:"blank_tokio_state"`
 	HeadLimit        *ebpf.Variable `ebpf:"head_limit"`
 	IdSeed           *ebpf.Variable `ebpf:"id_seed"`
 	PageOffsetBaseAt *ebpf.Variable `ebpf:"page_offset_base_at"`
@@ -218,6 +227,7 @@ type logicPrograms struct {
 	Node         *ebpf.Program `ebpf:"node"`
 	Stream       *ebpf.Program `ebpf:"stream"`
 	Task         *ebpf.Program `ebpf:"task"`
+	Tokio        *ebpf.Program `ebpf:"tokio"`
 	Verdict      *ebpf.Program `ebpf:"verdict"`
 }
 
@@ -232,6 +242,7 @@ func (p *logicPrograms) Close() error {
 		p.Node,
 		p.Stream,
 		p.Task,
+		p.Tokio,
 		p.Verdict,
 	)
 }

@@ -9,12 +9,14 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"breadcrumb/bpf"
 	"breadcrumb/internal/bpftest"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
 )
 
 func load(t *testing.T) *logicObjects {
@@ -722,6 +724,174 @@ func TestNodeKnowsForWhomItRuns(t *testing.T) {
 type streamStep struct {
 	id, word                  uint64
 	conn, stream, told, block uint32
+}
+
+func TestTokioTaskWorksForWhoAsks(t *testing.T) {
+	const (
+		calls = iota
+		reads
+		responds
+		spawned
+		asked
+		answered
+	)
+	type step struct {
+		id, from, request uint64
+		op, notified      uint32
+	}
+	const x, y, conn = 10, 30, 20 // two tasks that serve, and that of a client's connection
+	type world struct {
+		do   func(op uint32, id, from, request uint64)
+		more func(id, from uint64) // it is asked while it has not run since it was asked before
+		want func(id, call, request uint64)
+		told func(call, request uint64)
+	}
+	for name, play := range map[string]func(w world){
+		"what it has read": func(w world) {
+			w.want(x, 1, 100)
+			w.want(y, 2, 300)
+			w.do(responds, 0, 1, 0)
+			w.do(reads, x, 1, 101)
+			w.want(x, 3, 101)
+		},
+		"who has spawned it": func(w world) {
+			w.do(spawned, 11, x, 0)
+			w.do(spawned, 12, 11, 0)
+			w.want(11, 1, 100)
+			w.want(12, 2, 100)
+			w.do(reads, x, 1, 101)
+			w.want(12, 3, 100) // and so user space finds that what it works for has ended
+			w.do(spawned, 13, 12, 0)
+			w.want(13, 4, 0)
+			w.do(spawned, 14, 0, 0)
+			w.want(14, 5, 0)
+		},
+		"who has asked, one after the other": func(w world) {
+			w.do(asked, conn, x, 0)
+			w.want(conn, 1, 100)
+			w.do(answered, conn, 0, 0)
+			w.do(asked, conn, y, 0)
+			w.want(conn, 2, 300)
+			w.do(answered, conn, 0, 0)
+			w.do(asked, conn, y, 0)
+			w.want(conn, 3, 300)
+		},
+		"whose task has asked": func(w world) {
+			w.do(spawned, 11, x, 0)
+			w.do(asked, conn, 11, 0)
+			w.want(conn, 1, 100)
+		},
+		"two have asked at once": func(w world) {
+			w.do(asked, conn, x, 0)
+			w.more(conn, y)
+			w.want(conn, 1, 0)
+			w.do(asked, conn, x, 0)
+			w.more(conn, x)
+			w.want(conn, 2, 100)
+		},
+		"one has given up": func(w world) {
+			w.do(asked, conn, x, 0)
+			w.do(asked, conn, y, 0)
+			w.want(conn, 1, 300)
+		},
+		"nobody known has asked": func(w world) {
+			w.do(asked, conn, 40, 0)
+			w.want(conn, 1, 0)
+			w.do(answered, conn, 0, 0)
+			w.do(asked, conn, x, 0)
+			w.more(conn, 40)
+			w.want(conn, 2, 0)
+			w.do(answered, conn, 0, 0)
+			w.do(asked, conn, x, 0)
+			w.do(asked, conn, 0, 0)
+			w.want(conn, 3, 0)
+		},
+		"made in one request, it is asked in another": func(w world) {
+			w.do(spawned, conn, x, 0)
+			w.want(conn, 1, 100)
+			w.do(answered, conn, 0, 0)
+			w.do(asked, conn, y, 0)
+			w.want(conn, 2, 300)
+			w.do(answered, conn, 0, 0)
+			w.want(conn, 3, 0)
+			w.do(answered, conn, 0, 0)
+			w.do(spawned, 50, conn, 0)
+			w.want(50, 4, 0)
+		},
+		"what it has read comes before who asks": func(w world) {
+			w.do(asked, x, y, 0)
+			w.want(x, 1, 100)
+		},
+		"it serves two at once": func(w world) {
+			w.do(reads, x, 3, 400)
+			w.want(x, 1, 0)
+		},
+		"it has served another": func(w world) {
+			w.do(responds, 0, 1, 0)
+			w.do(reads, x, 3, 400)
+			w.want(x, 1, 400)
+		},
+		"it has called before it was seen to be asked": func(w world) {
+			w.want(conn, 1, 0)
+			w.do(asked, conn, x, 0)
+			w.told(1, 100)
+			w.do(answered, conn, 0, 0)
+			w.want(conn, 2, 0)
+			w.do(answered, conn, 0, 0)
+			w.do(asked, conn, y, 0) // for the next one
+			w.want(conn, 3, 300)
+		},
+		"so, and was made in another request": func(w world) {
+			w.do(spawned, conn, x, 0)
+			w.want(conn, 1, 100)
+			w.do(asked, conn, x, 0) // as it seemed
+			w.do(answered, conn, 0, 0)
+			w.want(conn, 2, 100)
+			w.do(asked, conn, y, 0)
+			w.told(2, 300)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			objs := load(t)
+			events, err := ringbuf.NewReader(objs.Events)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer events.Close()
+			var told []bpf.CallerEvent
+			do := func(s step) uint64 {
+				run(t, objs.Tokio, &s)
+				return s.request
+			}
+			w := world{
+				do:   func(op uint32, id, from, request uint64) { do(step{id, from, request, op, 0}) },
+				more: func(id, from uint64) { do(step{id, from, 0, asked, 1}) },
+				want: func(id, call, request uint64) {
+					t.Helper()
+					if got := do(step{id, 0, call, calls, 0}); got != request {
+						t.Errorf("task %d makes call %d for %d, want %d", id, call, got, request)
+					}
+				},
+				told: func(call, request uint64) { told = append(told, bpf.CallerEvent{Call: call, Cause: request}) },
+			}
+			w.do(reads, x, 1, 100)
+			w.do(reads, y, 2, 300)
+			play(w)
+			events.SetDeadline(time.Now()) // all is there
+			for _, want := range told {
+				record, err := events.Read()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e := bpf.View[bpf.CallerEvent](record.RawSample); e.Call != want.Call || e.Cause != want.Cause || e.Flags != bpf.FlagCauseTask {
+					t.Errorf("told %+v, want call %d for %d", e, want.Call, want.Cause)
+				}
+			}
+			if record, err := events.Read(); err == nil {
+				t.Errorf("told %+v besides", bpf.View[bpf.CallerEvent](record.RawSample))
+			}
+		})
+	}
 }
 
 func TestStreamsAreToldOnce(t *testing.T) {

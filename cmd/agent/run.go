@@ -31,6 +31,7 @@ import (
 	"breadcrumb/probes/runtime/java"
 	"breadcrumb/probes/runtime/nodejs"
 	"breadcrumb/probes/runtime/python"
+	"breadcrumb/probes/runtime/tokio"
 	"breadcrumb/probes/runtime/uprobe"
 
 	"github.com/cilium/ebpf"
@@ -203,6 +204,11 @@ func run(ctx context.Context, cfg Config, rules []discovery.Rule, record string)
 		a.runtimes[discovery.Python] = p
 	}
 	a.runtimes[discovery.Java] = java.New(core)
+	if p, refused := tokio.New(core); refused != nil {
+		log.Warn("calls that tasks of tokio make will have no parent", zap.Error(refused))
+	} else {
+		a.runtimes[discovery.Rust] = p
+	}
 	if p, refused := nodejs.New(core); refused != nil {
 		log.Warn("calls that Node makes after a timer or the like will have no parent", zap.Error(refused))
 	} else {

@@ -74,6 +74,9 @@ func fpmTree(id string) (calls []string, requests int) {
 // certain is what is asked where a rule is exact.
 const certain = 99.9
 
+// told is what is asked where it is told for whom a call is made, at times only when it is over: then it counts no more.
+const told = 99.5
+
 // What is asked where the rule is as exact, but connections were open before the agent came: 64 or eight. What is asked first over one
 // of them is not for anyone, as it is not known yet which end asks.
 const (
@@ -157,10 +160,12 @@ var scenarios = []scenario{
 	{"HAProxy", "call", 1, haproxy, 0, "a proxy over TCP, two threads, requests without a context", nil},
 	{"Express", "await", 2, express, certain, "", nil},
 	{"C, an epoll loop", "await", 2, epoll, certain, "", nil},
-	{"Rust (axum, reqwest)", "await", 2, axum, 0, "", nil},
-	{"Rust (axum, reqwest)", "sleep", 2, axum, 0, "tokio's sleep before each call", nil},
-	{"Rust (axum, reqwest)", "join", 2, axum, 0, "tokio::join", nil},
-	{"Rust (axum, reqwest)", "spawn", 2, axum, 0, "tokio::spawn", nil},
+	{"Rust (axum, reqwest)", "await", 2, axum, told, "", nil},
+	{"Rust (axum, reqwest)", "sleep", 2, axum, told, "tokio's sleep before each call", nil},
+	{"Rust (axum, reqwest)", "join", 2, axum, told, "tokio::join", nil},
+	{"Rust (axum, reqwest)", "spawn", 2, axum, told, "tokio::spawn", nil},
+	{"Rust (axum, reqwest)", "few", 2, axum, told, "two connections are kept, others are new", nil},
+	{"Rust (axum, reqwest), one thread", "spawn", 2, axumOne, told, "tokio::spawn, new_current_thread", nil},
 	{"PHP (built-in server)", "sequence", 2, php, certain, "", nil},
 	{"nginx, PHP-FPM", "sequence", 3, fpm, certain, "over FastCGI and a Unix socket", fpmTree},
 	{"nginx, Go, Node, Python", "chain", 15, chain, certain, "two calls each, in sequence, at once and in sequence", chainTree},
@@ -175,6 +180,14 @@ var more = []scenario{
 	{"Node, gRPC", "gather", 3, grpcNode, 0, "Promise.all", nil},
 	{"Java, gRPC", "sequence", 3, grpcJava, 0, "grpc-java on Netty, blocking stubs", nil},
 	{"C++, gRPC", "sequence", 3, grpcCPP, 0, "threads that wait at a completion queue, and block", nil},
+	{"Rust (axum, reqwest)", "fewspawn", 2, axum, told, "two connections are kept, tokio::spawn", nil},
+	{"Rust (axum, reqwest)", "blocking", 2, axum, told, "spawn_blocking, Handle::block_on", nil},
+	{"Rust (axum, reqwest)", "permit", 2, axum, told, "tokio::spawn, four at a time by a Semaphore", nil},
+	{"Rust (axum, reqwest)", "queue", 2, axum, 0, "eight workers that take jobs from a channel", nil},
+	{"Rust (axum, reqwest)", "late", 2, axum, 0, "the same, spawned in the first request", nil},
+	{"Rust (axum, reqwest), one thread", "await", 2, axumOne, told, "", nil},
+	{"Rust (axum, reqwest), one thread", "join", 2, axumOne, told, "", nil},
+	{"Rust (axum, reqwest), one thread", "late", 2, axumOne, 0, "eight workers, spawned in the first request", nil},
 	{"Rust, gRPC", "sequence", 3, grpcRust, 0, "tonic, reqwest", nil},
 	{"Go, pgx", "sequence", 2, onPostgres("pgxpool", sqlapp), opened64, "PostgreSQL, a pool of its own", nil},
 	{"Go, pgx", "few", 2, onPostgres("pgxpool", sqlapp), opened8, "eight connections", nil},
@@ -463,6 +476,12 @@ func epoll(t testing.TB, o servers.Options) *servers.Server {
 func axum(t testing.TB, o servers.Options) *servers.Server {
 	t.Helper()
 	return rust(t, o, "axumapp", 80)
+}
+
+func axumOne(t testing.TB, o servers.Options) *servers.Server {
+	t.Helper()
+	o.Env = append([]string{"ONE_THREAD=1"}, o.Env...)
+	return axum(t, o)
 }
 
 func grpcRust(t testing.TB, o servers.Options) *servers.Server {

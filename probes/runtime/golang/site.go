@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 
+	"breadcrumb/probes/runtime/uprobe"
+
 	"golang.org/x/arch/arm64/arm64asm"
 	"golang.org/x/arch/x86/x86asm"
 )
@@ -170,7 +172,7 @@ func decodeAMD64(code []byte) (inst, error) {
 	if err != nil {
 		return inst{}, err
 	}
-	in := inst{len: x.Len, kind: harmful, emulated: emulatedAMD64(code[:x.Len])}
+	in := inst{len: x.Len, kind: harmful, emulated: uprobe.Emulated(code[:x.Len])}
 	if rel, ok := x.Args[0].(x86asm.Rel); ok {
 		in.kind = branches
 		in.target, in.jumps = x.Len+int(rel), x.Op != x86asm.CALL
@@ -207,22 +209,6 @@ func carriesAMD64(reg x86asm.Reg) bool {
 		return false
 	}
 	return true
-}
-
-// emulatedAMD64 says whether a uprobe on the instruction is emulated by every kernel that we run on
-// (arch/x86/kernel/uprobes.c, branch_setup_xol_ops and push_setup_xol_ops, Linux 5.10). No other prefix
-// than the REX.B of PUSHQ R8 to R15 is allowed, and the longer forms of NOP are emulated since Linux 6.18
-// only.
-func emulatedAMD64(code []byte) bool {
-	switch op := code[0]; {
-	case op >= 0x50 && op <= 0x57, op == 0x90, op >= 0x70 && op <= 0x7f, op == 0xe8, op == 0xe9, op == 0xeb:
-		return true
-	case len(code) > 1 && op == 0x41:
-		return code[1] >= 0x50 && code[1] <= 0x57
-	case len(code) > 1 && op == 0x0f:
-		return code[1] >= 0x80 && code[1] <= 0x8f
-	}
-	return false
 }
 
 func decodeARM64(code []byte) (inst, error) {

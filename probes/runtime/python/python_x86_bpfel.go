@@ -26,6 +26,7 @@ const (
 	pythonMapTargets             = "targets"
 	pythonMapTasks               = "tasks"
 	pythonMapThreads             = "threads"
+	pythonMapTokioTasks          = "tokio_tasks"
 	pythonMapVerdicts            = "verdicts"
 	pythonProgConnectionAccepted = "connection_accepted"
 	pythonProgContextCopied      = "context_copied"
@@ -33,6 +34,7 @@ const (
 	pythonProgTransportWrites    = "transport_writes"
 	pythonVarBlankConn           = "blank_conn"
 	pythonVarBlankTask           = "blank_task"
+	pythonVarBlankTokioState     = "blank_tokio_state"
 	pythonVarIdSeed              = "id_seed"
 	pythonVarPageOffsetBaseAt    = "page_offset_base_at"
 	pythonVarVmemmapBaseAt       = "vmemmap_base_at"
@@ -100,6 +102,7 @@ type pythonMapSpecs struct {
 	Targets     *ebpf.MapSpec `ebpf:"targets"`
 	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
 	Threads     *ebpf.MapSpec `ebpf:"threads"`
+	TokioTasks  *ebpf.MapSpec `ebpf:"tokio_tasks"`
 	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -109,6 +112,7 @@ type pythonMapSpecs struct {
 type pythonVariableSpecs struct {
 	BlankConn        *ebpf.VariableSpec `ebpf:"blank_conn"`
 	BlankTask        *ebpf.VariableSpec `ebpf:"blank_task"`
+	BlankTokioState  *ebpf.VariableSpec `ebpf:"blank_tokio_state"`
 	IdSeed           *ebpf.VariableSpec `ebpf:"id_seed"`
 	PageOffsetBaseAt *ebpf.VariableSpec `ebpf:"page_offset_base_at"`
 	VmemmapBaseAt    *ebpf.VariableSpec `ebpf:"vmemmap_base_at"`
@@ -144,6 +148,7 @@ type pythonMaps struct {
 	Targets     *ebpf.Map `ebpf:"targets"`
 	Tasks       *ebpf.Map `ebpf:"tasks"`
 	Threads     *ebpf.Map `ebpf:"threads"`
+	TokioTasks  *ebpf.Map `ebpf:"tokio_tasks"`
 	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -159,6 +164,7 @@ func (m *pythonMaps) Close() error {
 		m.Targets,
 		m.Tasks,
 		m.Threads,
+		m.TokioTasks,
 		m.Verdicts,
 	)
 }
@@ -169,6 +175,7 @@ func (m *pythonMaps) Close() error {
 type pythonVariables struct {
 	BlankConn        *ebpf.Variable `ebpf:"blank_conn"`
 	BlankTask        *ebpf.Variable `ebpf:"blank_task"`
+	BlankTokioState  *ebpf.Variable `ebpf:"blank_tokio_state"`
 	IdSeed           *ebpf.Variable `ebpf:"id_seed"`
 	PageOffsetBaseAt *ebpf.Variable `ebpf:"page_offset_base_at"`
 	VmemmapBaseAt    *ebpf.Variable `ebpf:"vmemmap_base_at"`

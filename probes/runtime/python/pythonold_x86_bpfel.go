@@ -26,6 +26,7 @@ const (
 	pythonOldMapTargets             = "targets"
 	pythonOldMapTasks               = "tasks"
 	pythonOldMapThreads             = "threads"
+	pythonOldMapTokioTasks          = "tokio_tasks"
 	pythonOldMapVerdicts            = "verdicts"
 	pythonOldProgConnectionAccepted = "connection_accepted"
 	pythonOldProgContextCopied      = "context_copied"
@@ -34,6 +35,7 @@ const (
 	pythonOldVarBlankConn           = "blank_conn"
 	pythonOldVarBlankTask           = "blank_task"
 	pythonOldVarBlankThread         = "blank_thread"
+	pythonOldVarBlankTokioState     = "blank_tokio_state"
 	pythonOldVarIdSeed              = "id_seed"
 	pythonOldVarPageOffsetBaseAt    = "page_offset_base_at"
 	pythonOldVarVmemmapBaseAt       = "vmemmap_base_at"
@@ -101,6 +103,7 @@ type pythonOldMapSpecs struct {
 	Targets     *ebpf.MapSpec `ebpf:"targets"`
 	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
 	Threads     *ebpf.MapSpec `ebpf:"threads"`
+	TokioTasks  *ebpf.MapSpec `ebpf:"tokio_tasks"`
 	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -111,6 +114,7 @@ type pythonOldVariableSpecs struct {
 	BlankConn        *ebpf.VariableSpec `ebpf:"blank_conn"`
 	BlankTask        *ebpf.VariableSpec `ebpf:"blank_task"`
 	BlankThread      *ebpf.VariableSpec `ebpf:"blank_thread"`
+	BlankTokioState  *ebpf.VariableSpec `ebpf:"blank_tokio_state"`
 	IdSeed           *ebpf.VariableSpec `ebpf:"id_seed"`
 	PageOffsetBaseAt *ebpf.VariableSpec `ebpf:"page_offset_base_at"`
 	VmemmapBaseAt    *ebpf.VariableSpec `ebpf:"vmemmap_base_at"`
@@ -146,6 +150,7 @@ type pythonOldMaps struct {
 	Targets     *ebpf.Map `ebpf:"targets"`
 	Tasks       *ebpf.Map `ebpf:"tasks"`
 	Threads     *ebpf.Map `ebpf:"threads"`
+	TokioTasks  *ebpf.Map `ebpf:"tokio_tasks"`
 	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -161,6 +166,7 @@ func (m *pythonOldMaps) Close() error {
 		m.Targets,
 		m.Tasks,
 		m.Threads,
+		m.TokioTasks,
 		m.Verdicts,
 	)
 }
@@ -172,6 +178,7 @@ type pythonOldVariables struct {
 	BlankConn        *ebpf.Variable `ebpf:"blank_conn"`
 	BlankTask        *ebpf.Variable `ebpf:"blank_task"`
 	BlankThread      *ebpf.Variable `ebpf:"blank_thread"`
+	BlankTokioState  *ebpf.Variable `ebpf:"blank_tokio_state"`
 	IdSeed           *ebpf.Variable `ebpf:"id_seed"`
 	PageOffsetBaseAt *ebpf.Variable `ebpf:"page_offset_base_at"`
 	VmemmapBaseAt    *ebpf.Variable `ebpf:"vmemmap_base_at"`

@@ -83,9 +83,72 @@ func (i *Image) Offset(symbol string) uint64 {
 // ReadAt reads the file.
 func (i *Image) ReadAt(b []byte, off int64) (int, error) { return i.file.ReadAt(b, off) }
 
-// Functions are the places in the file where functions begin, by name, of those that are wanted, whether exported or not. A
-// large table of symbols is not copied.
-func (i *Image) Functions(wanted func(name string) bool) (_ map[string]uint64, err error) {
+// Symbol is an entry of a table of symbols.
+type Symbol struct {
+	Address, Size uint64 // as linked
+	Type          elf.SymType
+}
+
+// Functions are the places in the file where functions begin, by name, of those that are wanted, whether exported or not.
+func (i *Image) Functions(wanted func(name string) bool) (map[string]uint64, error) {
+	symbols, err := i.Symbols(wanted)
+	found := map[string]uint64{}
+	for name, s := range symbols {
+		if s.Type != elf.STT_FUNC {
+			continue
+		}
+		if at, ok := i.offset(s.Address); ok {
+			found[name] = at
+		}
+	}
+	return found, err
+}
+
+// Symbols are those that are wanted, by name, whether exported or not. A large table of symbols is not copied.
+func (i *Image) Symbols(wanted func(name string) bool) (map[string]Symbol, error) {
+	found := map[string]Symbol{}
+	return found, i.mapped(func(data []byte) error {
+		f, err := elf.NewFile(i.file)
+		if err != nil {
+			return err
+		}
+		for _, s := range f.Sections {
+			if s.Type != elf.SHT_SYMTAB && s.Type != elf.SHT_DYNSYM || int(s.Link) >= len(f.Sections) {
+				continue
+			}
+			const size = 24 // of an Elf64_Sym: name 4, info 1, other 1, section 2, value 8, size 8
+			names := f.Sections[s.Link]
+			text := data[names.Offset : names.Offset+names.Size]
+			for b := data[s.Offset : s.Offset+s.Size]; len(b) >= size; b = b[size:] {
+				name, value := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint64(b[8:])
+				if value == 0 || binary.LittleEndian.Uint16(b[6:]) == uint16(elf.SHN_UNDEF) {
+					continue
+				}
+				end := bytes.IndexByte(text[name:], 0)
+				if end <= 0 || !wanted(unsafe.String(&text[name], end)) {
+					continue
+				}
+				found[string(text[name:int(name)+end])] = Symbol{value, binary.LittleEndian.Uint64(b[16:]), elf.SymType(b[4] & 0xf)}
+			}
+		}
+		return nil
+	})
+}
+
+// Contents calls do with each part of the file that is loaded, until that says that it has what it wants.
+func (i *Image) Contents(do func(part []byte) (enough bool)) error {
+	return i.mapped(func(data []byte) error {
+		for _, p := range i.programs {
+			if p.Type == elf.PT_LOAD && do(data[p.Off:p.Off+p.Filesz]) {
+				break
+			}
+		}
+		return nil
+	})
+}
+
+// mapped calls do with the file's bytes.
+func (i *Image) mapped(do func(data []byte) error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // the file may be cut while it is read
 	defer func() {
 		if p := recover(); p != nil {
@@ -94,41 +157,32 @@ func (i *Image) Functions(wanted func(name string) bool) (_ map[string]uint64, e
 	}()
 	info, err := i.file.Stat()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	data, err := unix.Mmap(int(i.file.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_PRIVATE)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, unix.Munmap(data)) }()
-	f, err := elf.NewFile(i.file)
-	if err != nil {
-		return nil, err
-	}
-	found := map[string]uint64{}
-	for _, s := range f.Sections {
-		if s.Type != elf.SHT_SYMTAB && s.Type != elf.SHT_DYNSYM || int(s.Link) >= len(f.Sections) {
-			continue
-		}
-		const size = 24 // of an Elf64_Sym: name 4, info 1, other 1, section 2, value 8, size 8
-		names := f.Sections[s.Link]
-		text := data[names.Offset : names.Offset+names.Size]
-		for b := data[s.Offset : s.Offset+s.Size]; len(b) >= size; b = b[size:] {
-			name, value := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint64(b[8:])
-			if elf.SymType(b[4]&0xf) != elf.STT_FUNC || value == 0 || binary.LittleEndian.Uint16(b[6:]) == uint16(elf.SHN_UNDEF) {
-				continue
-			}
-			end := bytes.IndexByte(text[name:], 0)
-			if end <= 0 || !wanted(unsafe.String(&text[name], end)) {
-				continue
-			}
-			if at, ok := i.offset(value); ok {
-				found[string(text[name:int(name)+end])] = at
-			}
-		}
-	}
-	return found, nil
+	return do(data)
 }
+
+// maxCode is how much of a function is read: those that are looked at are short.
+const maxCode = 4096
+
+// Code reads a function, and says where in the file it begins.
+func (i *Image) Code(s Symbol) (code []byte, offset uint64, err error) {
+	offset, ok := i.offset(s.Address)
+	if !ok {
+		return nil, 0, fmt.Errorf("%#x is not in the file", s.Address)
+	}
+	code = make([]byte, min(s.Size, maxCode))
+	_, err = i.file.ReadAt(code, int64(offset))
+	return code, offset, err
+}
+
+// Loaded is an address, as linked, in the process.
+func (i *Image) Loaded(address uint64) uint64 { return address + i.bias }
 
 // offset is where in the file what is linked at an address lies.
 func (i *Image) offset(addr uint64) (uint64, bool) {

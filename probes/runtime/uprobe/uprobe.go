@@ -100,6 +100,22 @@ type Site struct {
 	Return bool
 }
 
+// Emulated says whether a uprobe on an instruction of x86-64 is emulated by every kernel that we run on
+// (arch/x86/kernel/uprobes.c, branch_setup_xol_ops and push_setup_xol_ops, Linux 5.10). No other prefix
+// than the REX.B of PUSHQ R8 to R15 is allowed, and the longer forms of NOP are emulated since Linux 6.18
+// only.
+func Emulated(code []byte) bool {
+	switch op := code[0]; {
+	case op >= 0x50 && op <= 0x57, op == 0x90, op >= 0x70 && op <= 0x7f, op == 0xe8, op == 0xe9, op == 0xeb:
+		return true
+	case len(code) > 1 && op == 0x41:
+		return code[1] >= 0x50 && code[1] <= 0x57
+	case len(code) > 1 && op == 0x0f:
+		return code[1] >= 0x80 && code[1] <= 0x8f
+	}
+	return false
+}
+
 // Attach puts a program in one process only: another one that runs the same file and is not watched pays nothing. It
 // fails with discovery.ErrGone where the process has ended.
 //
