@@ -98,6 +98,8 @@ struct telling {
 	u8 start;  /* a message begins */
 	u8 asks;   /* it is the direction of requests */
 	u8 answer; /* it is that of answers, from a database, and they can be read */
+	u8 calls;  /* it is that of requests, or may be */
+	u8 looks;  /* which task runs is looked at */
 };
 
 /* STEP is a function of what is told and its connection that is verified for itself: what comes before it does not multiply what is
@@ -968,12 +970,24 @@ STEP(on_frames)
 	return 0;
 }
 
+/* goroutine_calls finds for whom a goroutine makes a call that it writes itself, and returns the flags of that. A function of its own,
+ * for the sake of the stack. */
+static __noinline u32 goroutine_calls(u32 tgid, struct conn *c, const struct goids *ids)
+{
+	u32 flags = 0;
+
+	c->cause = ids->id ? goroutine_request(tgid, *ids, &flags) : 0;
+	/* A connection's own writer descends from whoever opened it: that says something of the first call at most. Databases'
+	 * drivers have none: who asks writes. */
+	if ((flags & FLAG_CAUSE_INHERITED) && c->names > 1 && !c->ends)
+		c->cause = 0;
+	return flags;
+}
+
 /* name_call names a call: who makes it, and on whose behalf. */
 static __always_inline u32 name_call(const struct io *io, struct conn *c, struct target *target,
 				     struct thread *thread, struct goids *ids, u64 task)
 {
-	u32 flags = 0;
-
 	new_request(c);
 	if (task && !io->uring) {
 		c->cause = target->flags & TARGET_NODE	   ? node_call()
@@ -1003,14 +1017,8 @@ static __always_inline u32 name_call(const struct io *io, struct conn *c, struct
 		c->cause = 0;
 		return 0;
 	}
-	if (target->flags & TARGET_GO) {
-		c->cause = ids->id ? goroutine_request(io->tgid, *ids, &flags) : 0;
-		/* A connection's own writer descends from whoever opened it: that says something of the first call at
-		 * most. Databases' drivers have none: who asks writes. */
-		if ((flags & FLAG_CAUSE_INHERITED) && c->names > 1 && !c->ends)
-			c->cause = 0;
-		return flags;
-	}
+	if (target->flags & TARGET_GO)
+		return goroutine_calls(io->tgid, c, ids);
 	c->cause = thread->request;
 	return 0;
 }
@@ -1144,9 +1152,7 @@ CALL_STEP(attribute)
 {
 	CALL_WORK;
 	CALL_THREAD;
-	bool looks;
 	u64 task = 0;
-	bool asks;
 	u32 dir;
 
 	if (!t || !c || !target || !thread)
@@ -1154,16 +1160,16 @@ CALL_STEP(attribute)
 	dir = t->dir & 1;
 	/* What is sent over a connection that was open before, of which nothing is known yet, may be a call: once it is known, it is too
 	 * late to see who makes it. */
-	asks = t->asks || (c->protocol == PROTOCOL_UNKNOWN && c->flags & CONN_ESTABLISHED && t->turn &&
-			   dir == DIR_EGRESS);
-	if (target->flags & TARGET_GO && asks)
+	t->calls = t->asks || (c->protocol == PROTOCOL_UNKNOWN && c->flags & CONN_ESTABLISHED && t->turn &&
+			       dir == DIR_EGRESS);
+	if (target->flags & TARGET_GO && t->calls)
 		t->ids = read_goids(target, t->g, t->sp, c->task);
-	looks = target->flags & TARGET_TASKS && (asks || c->protocol == PROTOCOL_TURNS) &&
-		(t->start || target->flags & (TARGET_NODE | TARGET_TOKIO) ||
-		 (dir == DIR_INGRESS && thread->read_switches));
-	if (looks)
+	t->looks = target->flags & TARGET_TASKS && (t->calls || c->protocol == PROTOCOL_TURNS) &&
+		   (t->start || target->flags & (TARGET_NODE | TARGET_TOKIO) ||
+		    (dir == DIR_INGRESS && thread->read_switches));
+	if (t->looks)
 		task = current_task_id(target, t->sp, t->java);
-	if (t->start && asks) {
+	if (t->start && t->calls) {
 		t->flags |= FLAG_NAMED;
 		if (dir == DIR_EGRESS) {
 			if (t->ids.id) {
@@ -1195,7 +1201,7 @@ CALL_STEP(attribute)
 	if (c->protocol != PROTOCOL_TURNS)
 		return 0;
 	if (t->start && !t->io.uring && !(target->flags & (TARGET_GO | TARGET_TOKIO)))
-		job_step(thread, current_task(), c, t->io.key, t->asks, dir);
+		job_step(thread, c, t->io.key, t->asks, dir);
 
 	/* Who reads a request works for it; who reads an answer goes on with what the call was made for. */
 	if (dir == DIR_INGRESS) {
@@ -1209,7 +1215,7 @@ CALL_STEP(attribute)
 			task_works(t->io.tgid, task, c->role == ROLE_SERVER ? c->request : c->cause);
 		} else if (!(target->flags & TARGET_GO)) {
 			thread->request = c->role == ROLE_SERVER ? c->request : c->cause;
-			if (looks)
+			if (t->looks)
 				thread->read_switches = thread->switches;
 		} else if (t->asks && t->ids.id && (c->task != t->ids.id || c->names % REFRESH == 0)) {
 			goroutine_serves(t->ids.id, t->io.key, c);

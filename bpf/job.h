@@ -26,9 +26,10 @@ static __always_inline bool is_under_way(u64 id, u64 key)
 	return c && c->request == id;
 }
 
-/* job_step is called when a thread moves the first bytes of a message of an exchange; asks: of the request. */
-static __always_inline void job_step(struct thread *thread, struct task_struct *task, const struct conn *c,
-				     u64 key, bool asks, const u32 dir)
+/* job_step is called when the current thread moves the first bytes of a message of an exchange; asks: of the request. A function of its
+ * own, for the sake of the stack. */
+static __noinline __attribute__((unused)) void job_step(struct thread *thread, const struct conn *c, u64 key,
+							bool asks, u32 dir)
 {
 	if (asks && dir == DIR_INGRESS) {
 		if (is_under_way(thread->serving, thread->serving_key))
@@ -44,7 +45,7 @@ static __always_inline void job_step(struct thread *thread, struct task_struct *
 		thread->call_key = key;
 		thread->call_done = 0;
 		thread->call_loose = !c->cause;
-		thread->on_cpu = thread->call_loose ? came_to_cpu(task) : 0;
+		thread->on_cpu = thread->call_loose ? came_to_cpu(current_task()) : 0;
 	} else if (dir == DIR_EGRESS) {
 		if (thread->serving == c->request)
 			thread->serving = 0;

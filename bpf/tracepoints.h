@@ -176,6 +176,9 @@ int BPF_PROG(sys_enter, struct pt_regs *user, long nr)
  */
 enum {
 	MESSAGES = 8, /* of one sendmmsg or recvmmsg that are followed */
+	/* In one number, for the stack is short: */
+	SHOWN = 1, /* the process has, or had, the bytes */
+	SENT = 2,
 };
 
 /* call_moved tells what one finished call, or one message of one, moved over a descriptor. shown: the process has,
@@ -230,12 +233,12 @@ __noinline int call_received(u32 fd, u32 total, u32 index, u32 shown)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(sys_exit, struct pt_regs *user, long ret)
 {
+	struct mmsghdr *list = 0;
 	struct call_regs regs;
-	bool egress = false;
+	u32 how = SHOWN;
 	u32 messages = 1;
 	u32 total = ret;
 	u32 flags = 0;
-	bool shown;
 	u32 fd;
 
 	if (ret < 0)
@@ -250,7 +253,7 @@ int BPF_PROG(sys_exit, struct pt_regs *user, long ret)
 	case NR_SENDFILE:
 	case NR_SENDMMSG:
 	case NR_SPLICE:
-		egress = true;
+		how |= SENT;
 		break;
 	case NR_READ:
 	case NR_READV:
@@ -267,25 +270,24 @@ int BPF_PROG(sys_exit, struct pt_regs *user, long ret)
 	    flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
 		return 0;
 	fd = regs.args[0];
-	shown = !(flags & MSG_TRUNC); /* it threw the bytes away */
+	if (flags & MSG_TRUNC)
+		how &= ~SHOWN; /* it threw the bytes away */
 	if (regs.nr == NR_SPLICE) {
 		/* From a socket into a pipe, or from a pipe into a socket. */
-		call_received(fd, total, 0, shown);
+		call_received(fd, total, 0, how & SHOWN);
 		fd = regs.args[2];
 	}
-	if (regs.nr == NR_SENDMMSG || regs.nr == NR_RECVMMSG)
+	if (regs.nr == NR_SENDMMSG || regs.nr == NR_RECVMMSG) {
+		list = (struct mmsghdr *)regs.args[1];
 		messages = ret;
+	}
 	for (u32 i = 0; i < MESSAGES && i < messages; i++) {
-		if (regs.nr == NR_SENDMMSG || regs.nr == NR_RECVMMSG) {
-			struct mmsghdr *msg = (struct mmsghdr *)regs.args[1];
-
-			if (bpf_probe_read_user(&total, sizeof(total), &msg[i].msg_len))
-				break;
-		}
-		if (egress)
-			call_sent(fd, total, i, shown);
+		if (list && bpf_probe_read_user(&total, sizeof(total), &list[i].msg_len))
+			break;
+		if (how & SENT)
+			call_sent(fd, total, i, how & SHOWN);
 		else
-			call_received(fd, total, i, shown);
+			call_received(fd, total, i, how & SHOWN);
 	}
 	return 0;
 }
