@@ -7,12 +7,16 @@ package inside
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
 
 	"breadcrumb/bpf"
 	"breadcrumb/probes/runtime/golang"
+	"breadcrumb/probes/runtime/nodejs"
+	"breadcrumb/probes/runtime/python"
+	"breadcrumb/probes/runtime/tokio"
 	"breadcrumb/test/e2e"
 	"breadcrumb/test/e2e/drive"
 	"breadcrumb/test/e2e/servers"
@@ -48,11 +52,18 @@ func TestLoad(t *testing.T) {
 		t.Fatalf("%+v", err)
 	}
 	t.Logf("attached by %s", core.Attachment)
-	probe, err := golang.New(core, zaptest.NewLogger(t))
-	if err != nil {
-		t.Errorf("%+v", err)
-	} else if err := probe.Close(); err != nil {
-		t.Error(err)
+	for name, load := range map[string]func() (io.Closer, error){
+		"Go":     func() (io.Closer, error) { return golang.New(core, zaptest.NewLogger(t)) },
+		"Python": func() (io.Closer, error) { return python.New(core, zaptest.NewLogger(t)) },
+		"Node":   func() (io.Closer, error) { return nodejs.New(core) },
+		"tokio":  func() (io.Closer, error) { return tokio.New(core) },
+	} {
+		probe, err := load()
+		if err != nil {
+			t.Errorf("%s: %+v", name, err)
+		} else if err := probe.Close(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	if err := core.Close(); err != nil {
 		t.Error(err)
