@@ -32,7 +32,7 @@ var checks = []check{
 	{Column: "servers", Binary: "inside", Run: "^TestServers$", Each: true, Small: true, Quick: true, Seconds: 240},
 	{Column: "Unix socket", Binary: "inside", Run: "^TestUnixSocket$", Each: true, Quick: true, Seconds: 180},
 	{Column: "Go client", Binary: "e2e", Run: "^TestGoClient$/^one_caller$", Each: true, Quick: true, Seconds: 240},
-	{Column: "gRPC", Binary: "e2e", Run: "^Test(GRPC|UpgradeToHTTP2)$/^(Go_to_Go|curl_-sS_--http2_URL.*)$/^mixed$", Each: true, Quick: true, Seconds: 300},
+	{Column: "gRPC", Binary: "e2e", Run: "^Test(GRPC|UpgradeToHTTP2)$/^(Go_to_Go|curl_-sS_--http2_URL.*)$/^mixed$", Each: true, Seconds: 300},
 	{Column: "runtimes", Binary: "accuracy", Run: "^TestParents$/^(Go|asyncio_streams|Node)$/^(pool|gather|timer)$", Each: true, Quick: true, Seconds: 360},
 	{Column: "shop", Binary: "inside", Run: "^TestShop$", Each: true, Quick: true, Seconds: 240},
 	{Column: "IPv4, IPv6", Binary: "e2e", Run: "^TestAddressFamilies$", Each: true, Small: true, Seconds: 180},
