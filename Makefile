@@ -29,7 +29,7 @@ test: deps-test build ## run everything: unit, BPF logic, load and end-to-end te
 test-go-versions: deps-test ## test the Go probe on programs of every Go version from 1.19 on, which are fetched
 	GO_TOOLCHAINS=all go test -count=1 -timeout 60m ./probes/runtime/golang
 
-test-suites: deps-test ## have SQLAlchemy's tests ask PostgreSQL and MariaDB, and compare with what these log; takes five minutes
+test-suites: deps-test ## have SQLAlchemy's tests ask PostgreSQL and MariaDB, and compare with what these log; takes some minutes
 	go test -count=1 -v -timeout 30m ./test/e2e -run TestSQLAlchemy -suites
 
 generate: deps-generate ## regenerate the BPF objects and their Go types

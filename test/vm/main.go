@@ -282,7 +282,10 @@ func (k kernel) try(ctx context.Context, o options, b *builder, img image) (resu
 		progress("%s: %v; the end of its console:\n%s", k.Name, bootErr, console[max(0, len(console)-4000):])
 	}
 	r := k.collect(tasks, img, dir)
-	kept := filepath.Join(b.root, o.out, k.Name)
+	kept := filepath.Join(o.out, k.Name)
+	if !filepath.IsAbs(kept) {
+		kept = filepath.Join(b.root, kept)
+	}
 	if err := errors.Join(os.RemoveAll(kept), os.MkdirAll(kept, 0o755), os.CopyFS(kept, os.DirFS(out)),
 		job.Write(filepath.Join(kept, "results.json"), r)); err != nil {
 		return results{}, fmt.Errorf("keep the results: %w", err)

@@ -110,6 +110,7 @@ const (
 	kGroup
 	kIndex
 	kLanguage
+	kMapping // of a user: what is called USER until FOR comes
 	kMaterialized
 	kOperator
 	kPackage
@@ -256,7 +257,7 @@ var words = [kClosed]string{
 
 	kAggregate: "AGGREGATE", kCast: "CAST", kCollation: "COLLATION", kDatabase: "DATABASE", kDomain: "DOMAIN", kEvent: "EVENT",
 	kExtension: "EXTENSION", kFunction: "FUNCTION", kGroup: "GROUP", kIndex: "INDEX", kLanguage: "LANGUAGE",
-	kMaterialized: "MATERIALIZED", kOperator: "OPERATOR", kPackage: "PACKAGE", kPolicy: "POLICY", kProcedure: "PROCEDURE",
+	kMapping: "MAPPING", kMaterialized: "MATERIALIZED", kOperator: "OPERATOR", kPackage: "PACKAGE", kPolicy: "POLICY", kProcedure: "PROCEDURE",
 	kPublication: "PUBLICATION", kRole: "ROLE", kRoutine: "ROUTINE", kRule: "RULE", kSchema: "SCHEMA", kSequence: "SEQUENCE",
 	kServer: "SERVER", kStatistics: "STATISTICS", kSubscription: "SUBSCRIPTION", kSystem: "SYSTEM", kTablespace: "TABLESPACE",
 	kTrigger: "TRIGGER", kType: "TYPE", kUser: "USER", kView: "VIEW",
@@ -280,7 +281,9 @@ var words = [kClosed]string{
 }
 
 // isKind says that a keyword is what an object is.
-func (k keyword) isKind() bool { return k >= firstKind && k <= lastKind || k == kTable }
+func (k keyword) isKind() bool {
+	return k >= firstKind && k <= lastKind && k != kMapping || k == kTable
+}
 
 // Keywords are found by a hash, if there is one at all of the word's length with its first letter.
 const slotMask = 1<<10 - 1
@@ -372,7 +375,10 @@ func init() {
 const batch = "BATCH"
 
 func kindName(k keyword) string {
-	if k == kMaterialized {
+	switch k {
+	case kMapping:
+		return "USER MAPPING"
+	case kMaterialized:
 		return "MATERIALIZED VIEW"
 	}
 	return words[k]

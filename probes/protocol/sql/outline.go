@@ -388,6 +388,12 @@ func (s *scanner) watch(k keyword, f *frame) {
 		}
 	case kSelect, kWith:
 		f.list = false
+	case kFor:
+		// A user may be called mapping, but nobody FOR.
+		if s.kind == kUser && (s.prev == kMapping || s.prev == kExists) && s.depth == 0 && s.quiet&^quietFull == 0 {
+			s.kind = kMapping
+			tell(s, words[kMapping])
+		}
 	case kSet:
 		if s.setting == noSetting && s.prev != kCharacter && f.clause != withClause &&
 			(s.routine || s.prev == kEnded || !s.assigns && (s.kind == no || s.depth == 0)) {
